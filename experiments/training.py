@@ -1,0 +1,186 @@
+"""Training as a pure function of a recipe, so that a run can stop anywhere and go on.
+
+The order of the images follows from the seed and the epoch, the random shifts from the seed and
+the step: no state is hidden, and what a checkpoint holds is all there is.
+"""
+
+import copy
+import functools
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from experiments import net
+from experiments.augment import shifted
+from experiments.checkpoints import Checkpoint
+from experiments.data import Dataset
+
+_PIXELS_PER_SHIFT = 14  # MNIST's 28 shift by two, the 8 of scikit-learn's digits by none
+_EVALUATED_AT_ONCE = 500
+_STEPS_SHOWN = 20
+
+
+class Recipe(NamedTuple):
+    """What decides the numbers of a run, beside the data."""
+
+    epochs: int
+    batch: int
+    seed: int
+    learning_rate: float
+
+
+class State(NamedTuple):
+    """What a step changes."""
+
+    step: jax.Array
+    params: net.Params
+    optimizer: optax.OptState
+
+
+class Trainer(NamedTuple):
+    """A recipe made ready for a set of images."""
+
+    recipe: Recipe
+    dataset: Dataset
+    steps_per_epoch: int
+    steps: int
+    optimizer: optax.GradientTransformation
+
+
+def prepare(recipe: Recipe, dataset: Dataset) -> Trainer:
+    """Adam, with a warm-up and then a cosine down to zero."""
+    count = len(dataset.train_images)
+    if not 1 <= recipe.batch <= count:
+        raise ValueError(f"`batch` must be 1 to {count}, the training images; got {recipe.batch}.")
+    if recipe.epochs < 1:
+        raise ValueError(f"`epochs` must be at least 1; got {recipe.epochs}.")
+    steps_per_epoch = count // recipe.batch
+    steps = recipe.epochs * steps_per_epoch
+    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, steps // 10, steps)
+    return Trainer(recipe, dataset, steps_per_epoch, steps, optax.adam(schedule))
+
+
+def settings(trainer: Trainer) -> dict[str, Any]:
+    """What a resumed run must have in common with the run that was stopped."""
+    dataset = trainer.dataset
+    checksum = zlib.crc32(dataset.train_images.tobytes() + dataset.test_images.tobytes())
+    return {**trainer.recipe._asdict(), "data": f"{len(dataset.train_images)} images, {checksum}"}
+
+
+def start(trainer: Trainer) -> Checkpoint:
+    """A run before its first step."""
+    dataset = trainer.dataset
+    key = jax.random.key(trainer.recipe.seed)
+    init = jax.jit(net.init, static_argnames=("image_shape", "classes"))
+    params = init(key, dataset.train_images.shape[1:], len(dataset.names))
+    state = State(jnp.int32(0), params, jax.jit(trainer.optimizer.init)(params))
+    return Checkpoint(0, state, {"loss": [], "accuracy": [], "test_loss": [], "test_accuracy": []})
+
+
+@functools.partial(
+    jax.jit, static_argnames=("optimizer", "layers", "seed", "reach"), donate_argnames="state"
+)
+def _step(
+    state: State,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    optimizer: optax.GradientTransformation,
+    layers: net.Layers,
+    seed: int,
+    reach: int,
+) -> tuple[State, jax.Array, jax.Array]:
+    images = shifted(jax.random.fold_in(jax.random.key(seed), state.step), images, reach)
+    (loss, accuracy), gradient = jax.value_and_grad(net.loss, has_aux=True)(
+        state.params, images, labels, layers
+    )
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer)
+    params = optax.apply_updates(state.params, updates)
+    return State(state.step + 1, params, optimizer_state), loss, accuracy
+
+
+def stepper(trainer: Trainer, layers: net.Layers) -> Callable[..., tuple[State, Any, Any]]:
+    """The jitted step: state, images, labels -> the next state, loss, accuracy."""
+    size = min(trainer.dataset.train_images.shape[1:3])
+    return functools.partial(
+        _step,
+        optimizer=trainer.optimizer,
+        layers=layers,
+        seed=trainer.recipe.seed,
+        reach=size // _PIXELS_PER_SHIFT,
+    )
+
+
+def batches(count: int, batch: int, seed: int, first: int) -> Iterator[np.ndarray]:
+    """Which of `count` images each step sees, from step `first` on, without end.
+
+    >>> order = batches(count=4, batch=2, seed=0, first=0)
+    >>> sorted(np.concatenate([next(order), next(order)]).tolist())
+    [0, 1, 2, 3]
+    """
+    epoch, done = divmod(first, count // batch)
+    for epoch in itertools.count(epoch):
+        order = np.random.default_rng((seed, epoch)).permutation(count)
+        yield from order[: count // batch * batch].reshape(-1, batch)[done:]
+        done = 0
+
+
+def scores(params: net.Params, images: np.ndarray) -> np.ndarray:
+    """The net's logits for any number of images."""
+    parts = range(0, len(images), _EVALUATED_AT_ONCE)
+    return np.concatenate([_scores(params, images[at : at + _EVALUATED_AT_ONCE]) for at in parts])
+
+
+@jax.jit
+def _scores(params: net.Params, images: jax.Array) -> jax.Array:
+    return net.logits(params, images, net.HAND_DERIVED)
+
+
+def fit(
+    trainer: Trainer, begin: Checkpoint, save: Callable[[Checkpoint], None], save_every: int
+) -> Checkpoint:
+    """Goes on from a checkpoint to the last step, saving every so many steps and at the end."""
+    recipe, dataset = trainer.recipe, trainer.dataset
+    step, state, history = copy.deepcopy(begin)  # since a step uses up the state it is given
+    advance = stepper(trainer, net.HAND_DERIVED)
+    rows = batches(len(dataset.train_images), recipe.batch, recipe.seed, first=step)
+    with _progress(trainer, step) as bar:
+        for chosen in itertools.islice(rows, trainer.steps - step):
+            state, loss, accuracy = advance(
+                state, dataset.train_images[chosen], dataset.train_labels[chosen]
+            )
+            step += 1
+            history["loss"].append(float(loss))
+            history["accuracy"].append(float(accuracy))
+            if step % trainer.steps_per_epoch == 0:
+                _test(state, dataset, history)
+            if step % save_every == 0 or step == trainer.steps:
+                save(Checkpoint(step, state, history))
+            bar.set_postfix_str(_summary(history), refresh=False)
+            bar.update(recipe.batch)
+    return Checkpoint(step, state, history)
+
+
+def _progress(trainer: Trainer, step: int) -> tqdm:
+    batch = trainer.recipe.batch
+    total, initial = trainer.steps * batch, step * batch
+    return tqdm(total=total, initial=initial, unit=" images", unit_scale=True)
+
+
+def _test(state: State, dataset: Dataset, history: dict[str, list[float]]) -> None:
+    logits = scores(state.params, dataset.test_images)
+    loss, accuracy = jax.jit(net.measure)(logits, dataset.test_labels)
+    history["test_loss"].append(float(loss))
+    history["test_accuracy"].append(float(accuracy))
+
+
+def _summary(history: dict[str, list[float]]) -> str:
+    loss, accuracy = (np.mean(history[name][-_STEPS_SHOWN:]) for name in ("loss", "accuracy"))
+    return f"loss {loss:.4f}, accuracy {accuracy:.1%}"

@@ -1,0 +1,92 @@
+"""How a hand-derived rule is attached to a function: the one place that names `jax.custom_vjp`.
+
+The backward pass of a rule calls the *plain* adjoint, not another ruled function. So forward mode over the
+rule (a Hessian-vector product) works, and a second reverse pass differentiates the hand-derived adjoint,
+which is again made of slices, sums and products that JAX differentiates well.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array, lax
+
+
+def bilinear(plain: Callable, left: Callable, right: Callable, static: Any, a: Array, b: Array):
+    """`plain(static, a, b)`, linear in `a` and in `b`, with its two adjoints as its rule.
+
+    <plain(a, b), c> == <a, left(c, b)> == <b, right(a, c)>
+    """
+
+    @jax.custom_vjp
+    def ruled(a, b):
+        return plain(static, a, b)
+
+    def forward(a, b):
+        return plain(static, a, b), (a, b)
+
+    def backward(saved, c):
+        a, b = saved
+        return _cotangent(left(static, c, b), a), _cotangent(right(static, a, c), b)
+
+    ruled.defvjp(forward, backward)
+    return ruled(a, b)
+
+
+def linear(plain: Callable, adjoint: Callable, static: Any, a: Array):
+    """`plain(static, a)`, linear in `a`, with its adjoint as its rule.
+
+    <plain(a), c> == <a, adjoint(c)>
+    """
+
+    @jax.custom_vjp
+    def ruled(a):
+        return plain(static, a)
+
+    def forward(a):
+        # Nothing of `a` is needed but its type; an empty slice carries that and frees the rest.
+        return plain(static, a), lax.slice(a, (0,) * a.ndim, (0,) * a.ndim)
+
+    def backward(type_of_a, c):
+        return (_cotangent(adjoint(static, c), type_of_a),)
+
+    ruled.defvjp(forward, backward)
+    return ruled(a)
+
+
+def selection(choose: Callable, scatter: Callable, static: Any, a: Array):
+    """`choose(static, a) -> (values, winners)`: entries of `a`, and integers that say which.
+
+    <values, c> == <a, scatter(winners, c)>, with `winners` held fixed.
+    """
+
+    @jax.custom_vjp
+    def ruled(a):
+        return choose(static, a)
+
+    def forward(a):
+        values, winners = choose(static, a)
+        type_of_a = lax.slice(a, (0,) * a.ndim, (0,) * a.ndim)
+        return (values, winners), (type_of_a, winners)
+
+    def backward(saved, cotangents):
+        type_of_a, winners = saved
+        return (_cotangent(scatter(static, winners, cotangents[0]), type_of_a),)
+
+    ruled.defvjp(forward, backward)
+    return ruled(a)
+
+
+def _cotangent(c: Array, primal: Array) -> Array:
+    """`c` as a cotangent of `primal`: its dtype, and summed over the mesh axes it alone varies on.
+
+    Inside `shard_map`, a primal that every device shares gets one cotangent, the sum over the devices.
+    """
+    surplus = _varying(c) - _varying(primal)
+    if surplus:
+        c = lax.psum(c, tuple(surplus))
+    return c.astype(primal.dtype)
+
+
+def _varying(a: Array) -> frozenset:
+    return frozenset(jax.typeof(a).manual_axis_type.varying)

@@ -1,0 +1,82 @@
+"""The channel part of every face: products over the channels of each group, and what they add up in.
+
+    mix        x[..., in],  k[in // groups, out]  ->  y[..., out]
+    mix_input  y[..., out], k[in // groups, out]  ->  x[..., in]
+    mix_kernel x[..., in],  y[..., out]           ->  k[in // groups, out]
+
+Groups are an axis of a batched product, never a grouped convolution.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jconv.geometry import Spec
+
+
+def accumulator(spec: Spec, dtype) -> jnp.dtype:
+    """The dtype that sums are kept in: at least float32 for the half-precision floats."""
+    dtype = jnp.dtype(dtype if spec.preferred is None else spec.preferred)
+    return jnp.dtype(jnp.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype
+
+
+def mix(spec: Spec, x: Array, k: Array) -> Array:
+    """`y[..., o] = sum_c x[..., c of o's group] k[c, o]`."""
+    out = k.shape[-1]
+    if spec.groups == 1:
+        return _product(spec, _rows(x), k, ((1,), (0,))).reshape(*x.shape[:-1], out)
+    acc = accumulator(spec, x.dtype)
+    if k.shape[0] == 1:
+        per_group = (spec.groups, out // spec.groups)
+        y = x.astype(acc)[..., None] * k.astype(acc).reshape(per_group)
+        return y.reshape(*x.shape[:-1], out)
+    y = _product(spec, _by_group(spec, x), _by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
+    return _from_groups(y, x.shape[:-1])
+
+
+def mix_input(spec: Spec, y: Array, k: Array) -> Array:
+    """`x[..., c] = sum_o y[..., o of c's group] k[c, o]`."""
+    if spec.groups == 1:
+        return _product(spec, _rows(y), k, ((1,), (1,))).reshape(*y.shape[:-1], k.shape[0])
+    acc = accumulator(spec, y.dtype)
+    if k.shape[0] == 1:
+        per_group = (spec.groups, k.shape[-1] // spec.groups)
+        y = y.reshape(*y.shape[:-1], *per_group).astype(acc)
+        return (y * k.astype(acc).reshape(per_group)).sum(-1)
+    x = _product(spec, _by_group(spec, y), _by_group(spec, k), ((2,), (2,)), ((0,), (0,)))
+    return _from_groups(x, y.shape[:-1])
+
+
+def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
+    """`k[c, o] = sum_... x[..., c of o's group] y[..., o]`."""
+    if spec.groups == 1:
+        return _product(spec, _rows(x), _rows(y), ((0,), (0,)))
+    k = _product(spec, _by_group(spec, x), _by_group(spec, y), ((1,), (1,)), ((0,), (0,)))
+    return jnp.moveaxis(k, 0, 1).reshape(k.shape[1], -1)
+
+
+def _rows(a: Array) -> Array:
+    """`[..., c]` as a matrix: one plain product instead of one with several free axes."""
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+
+def _by_group(spec: Spec, a: Array) -> Array:
+    """`[..., groups * c]` to `[groups, rows, c]`."""
+    rows = math.prod(a.shape[:-1])
+    return jnp.moveaxis(a.reshape(rows, spec.groups, a.shape[-1] // spec.groups), 1, 0)
+
+
+def _from_groups(a: Array, lead: tuple[int, ...]) -> Array:
+    """`[groups, rows, c]` to `[*lead, groups * c]`."""
+    return jnp.moveaxis(a, 0, 1).reshape(*lead, a.shape[0] * a.shape[2])
+
+
+def _product(spec: Spec, a: Array, b: Array, contract, batch=((), ())) -> Array:
+    return lax.dot_general(
+        a,
+        b,
+        (contract, batch),
+        precision=spec.precision,
+        preferred_element_type=accumulator(spec, a.dtype),
+    )

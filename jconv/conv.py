@@ -1,0 +1,390 @@
+"""Convolution and its adjoints.
+
+    <conv(x, kernel), y> == <x, conv_transpose(y, kernel)> == <kernel, kernel_gradient(x, y)>
+
+Each public function resolves its options to a static `Spec`, lets padding vanish by composition where zeros
+outside do not say it, merges the batch axes, and calls its face; each face has the other two as its rule.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
+
+from jconv import adjoint, geometry, planner
+from jconv.geometry import Ints, Padding, Spec, Window
+from jconv.methods import METHODS
+from jconv.padding import padded, unpadded
+
+
+def conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    padding_mode: str = "constant",
+    padding_value: ArrayLike = 0,
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
+) -> Array:
+    """Convolution of any rank.
+
+    `y[o] = sum_t x[stride*o + dilation*t - low] . kernel[t]`, where `.` contracts the input channels of a
+    group, and `x` outside its size is what `padding_mode` says.
+
+    Args:
+      x: `[*batch, *size, in]`; no, one or many batch axes.
+      kernel: `[*taps, in // groups, out]`; its rank less 2 is the number of spatial axes.
+      stride, dilation: int, or one int per spatial axis.
+      padding: `"valid"` (none), `"same"` (`ceil(size / stride)` outputs; an odd amount goes to the high end),
+        `"same_lower"` (to the low end), `"full"` (every partial overlap), `"causal"` (low end only); or an
+        int, one int per axis, or one `(low, high)` pair per axis. Negative amounts crop.
+      padding_mode: `"constant"`, `"reflect"`, `"symmetric"`, `"edge"` or `"wrap"`, as in `pad`.
+      padding_value: what `"constant"` puts outside.
+      input_dilation: `input_dilation - 1` zeros go between the entries of `x`, before any padding.
+      groups: splits the channels of both sides; the groups do not mix.
+      flip: False is cross-correlation, True is convolution proper (taps reversed).
+      method: `"auto"`, or a key of `jconv.methods.METHODS`. How, never what.
+      precision: as in `jax.lax.dot_general`.
+      preferred_element_type: dtype of sums and result; default the common dtype of `x` and `kernel`.
+      custom_vjp: False lets JAX differentiate the same computation, which also gives `jax.jvp` and
+        `jax.linear_transpose`.
+
+    Returns:
+      `[*batch, *out, out_channels]`, `out = (low + size + high - dilation*(taps - 1) - 1) // stride + 1`.
+
+    Raises:
+      ValueError: a wrong value, TypeError: a wrong type, before anything is computed.
+
+    Source: Goodfellow, Bengio, Courville (2016), eq. 9.6 and 9.7; LeCun et al. (1998).
+
+    >>> conv(jnp.array([[1], [2], [3], [4]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)).ravel()
+    Array([-2, -2], dtype=int32)
+    """
+    x, kernel = _numbers(x=x, kernel=kernel)
+    call = _call(
+        x.shape, kernel.shape, stride, padding, padding_mode, padding_value, dilation,
+        input_dilation, groups, flip, method, precision, preferred_element_type, custom_vjp,
+        jnp.result_type(x, kernel),
+    )  # fmt: skip
+    xp = _merge(call.pad(x), call.rank)
+    y = _apply(call, "forward", xp, kernel)
+    return y.reshape(*call.batch, *y.shape[1:])
+
+
+def conv_transpose(
+    y: ArrayLike,
+    kernel: ArrayLike,
+    *,
+    size: Ints | None = None,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    padding_mode: str = "constant",
+    padding_value: ArrayLike = 0,
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
+) -> Array:
+    """The adjoint of `conv` in `x`, with the same arguments: transposed convolution.
+
+    `<conv(x, kernel), y> == <x, conv_transpose(y, kernel, size=size of x)>`, bilinear also for complex numbers
+    (no conjugate), so `x[i] = sum_(o, t) y[o] . kernel[t]` over `stride*o + dilation*t - low == i`. With a
+    `padding_value`, `conv` is affine in `x`, and this is the adjoint of its linear part.
+
+    Args:
+      y: `[*batch, *out, out_channels]`.
+      kernel: `[*taps, in // groups, out_channels]`, the kernel of the convolution that is transposed.
+      size: spatial size of the result, an int or one per axis: which of the sizes that a stride leaves open.
+        Default the smallest.
+      others: as in `conv`.
+
+    Returns:
+      `[*batch, *size, in]`.
+
+    Raises:
+      ValueError, TypeError: as `conv`; and where `conv` of `size` has not the size of `y`.
+
+    Source: Dumoulin and Visin (2016), section 4.
+
+    >>> conv_transpose(jnp.array([[1], [2]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)).ravel()
+    Array([ 1,  2, -1, -2], dtype=int32)
+    """
+    y, kernel = _numbers(y=y, kernel=kernel)
+    rank = geometry.kernel_rank(kernel.shape)
+    out, _ = geometry.split_shape("y", y.shape, rank)
+    if size is None:
+        size = geometry.smallest_size(
+            out, kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation,
+            input_dilation=input_dilation,
+        )  # fmt: skip
+    size = geometry.per_axis("size", size, rank, least=1)
+    batch = y.shape[: y.ndim - rank - 1]
+    channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
+    call = _call(
+        (*batch, *size, channels), kernel.shape, stride, padding, padding_mode, padding_value, dilation,
+        input_dilation, groups, flip, method, precision, preferred_element_type, custom_vjp,
+        jnp.result_type(y, kernel),
+    )  # fmt: skip
+    call.require_y("y", y.shape, kernel.shape[-1])
+    x = _apply(call, "input_adjoint", _merge(y, rank), kernel)
+    return call.unpad(x.reshape(*batch, *x.shape[1:]))
+
+
+def kernel_gradient(
+    x: ArrayLike,
+    y_bar: ArrayLike,
+    taps: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    padding_mode: str = "constant",
+    padding_value: ArrayLike = 0,
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
+) -> Array:
+    """The adjoint of `conv` in `kernel`: the input correlated with the incoming gradient.
+
+    `<conv(x, kernel), y_bar> == <kernel, kernel_gradient(x, y_bar, taps)>`, so
+    `kernel[t] = sum_(batch, o) x[stride*o + dilation*t - low] y_bar[o]`, an outer product over the channels.
+
+    Args:
+      x: `[*batch, *size, in]`.
+      y_bar: `[*batch, *out, out_channels]`.
+      taps: one int per spatial axis, or an int for all axes of `x` but the first and the last.
+      others: as in `conv`.
+
+    Returns:
+      `[*taps, in // groups, out_channels]`.
+
+    Raises:
+      ValueError, TypeError: as `conv`; and where `y_bar` has not the shape that `conv` gives.
+
+    Source: LeCun et al. (1998); Goodfellow, Bengio, Courville (2016), eq. 9.11.
+
+    >>> kernel_gradient(jnp.array([[1], [2], [3], [4]]), jnp.array([[1], [10]]), (3,)).ravel()
+    Array([21, 32, 43], dtype=int32)
+    """
+    x, y_bar = _numbers(x=x, y_bar=y_bar)
+    taps = geometry.window_taps("taps", taps, x.ndim)
+    _, inputs = geometry.split_shape("x", x.shape, len(taps))
+    geometry.split_shape("y_bar", y_bar.shape, len(taps))
+    outputs = y_bar.shape[-1]
+    count = geometry.channel_groups(groups, inputs, outputs)
+    call = _call(
+        x.shape, (*taps, inputs // count, outputs), stride, padding, padding_mode, padding_value,
+        dilation, input_dilation, groups, flip, method, precision, preferred_element_type,
+        custom_vjp, jnp.result_type(x, y_bar),
+    )  # fmt: skip
+    call.require_y("y_bar", y_bar.shape, outputs)
+    return _apply(call, "kernel_adjoint", _merge(call.pad(x), call.rank), _merge(y_bar, call.rank))
+
+
+# ---------------------------------------------------------------- one checked call
+
+
+class _Call(NamedTuple):
+    """A checked call: the batch axes, the windows over the unpadded input, and what the methods are given."""
+
+    batch: tuple[int, ...]
+    windows: tuple[Window, ...]
+    mode: str
+    value: ArrayLike
+    spec: Spec
+    method: str
+    custom_vjp: bool
+
+    @property
+    def rank(self) -> int:
+        return len(self.windows)
+
+    @property
+    def pads_outside(self) -> bool:
+        """Whether padding is an operation of its own, because not zeros stand outside."""
+        return self.spec.windows != self.windows
+
+    def pad(self, x: Array) -> Array:
+        if not self.pads_outside:
+            return x
+        return padded(x, self.windows, self.mode, self.value, self.custom_vjp)
+
+    def unpad(self, x: Array) -> Array:
+        if not self.pads_outside:
+            return x
+        return unpadded(x, self.windows, self.mode, self.custom_vjp)
+
+    def require_y(self, name: str, shape: tuple[int, ...], channels: int) -> None:
+        expected = (*self.batch, *self.spec.out, channels)
+        if shape != expected:
+            raise geometry.wrong(name, f"have shape {expected}", f"shape {shape}")
+
+
+def _call(
+    x_shape, kernel_shape, stride, padding, mode, value, dilation, input_dilation, groups, flip,
+    method, precision, preferred, custom_vjp, dtype,
+) -> _Call:  # fmt: skip
+    """Checks every option of a convolution of these shapes."""
+    rank = geometry.kernel_rank(kernel_shape)
+    size, channels = geometry.split_shape("x", x_shape, rank)
+    count = geometry.channel_groups(groups, channels, kernel_shape[-1])
+    if kernel_shape[-2] * count != channels:
+        raise geometry.wrong(
+            "kernel", "have in // groups input channels",
+            f"kernel shape {tuple(kernel_shape)}, groups={count}, x with {channels} channels",
+        )  # fmt: skip
+    made = geometry.windows(
+        size,
+        kernel_shape[:rank],
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        input_dilation=input_dilation,
+    )
+    geometry.require_output("x", made)
+    outside = geometry.padding_mode(mode) != "constant" or not _is_zero(value)
+    spec = Spec(
+        made,
+        count,
+        geometry.flag("flip", flip),
+        precision,
+        _preferred(preferred, dtype),
+    )
+    return _Call(
+        batch=tuple(x_shape[: len(x_shape) - rank - 1]),
+        windows=made,
+        mode=mode,
+        value=value,
+        spec=spec.padded() if outside else spec,
+        method=_method(method, dtype),
+        custom_vjp=geometry.flag("custom_vjp", custom_vjp),
+    )
+
+
+def _is_zero(value: ArrayLike) -> bool:
+    return isinstance(value, int | float | complex) and value == 0
+
+
+def _method(method: object, dtype) -> str:
+    if not isinstance(method, str):
+        raise geometry.mistyped("method", "be a str", method)
+    names = ("auto", *METHODS)
+    if method not in names:
+        raise geometry.wrong("method", f"be one of {names}", repr(method))
+    if method == "fourier" and not jnp.issubdtype(dtype, jnp.inexact):
+        raise geometry.wrong("method", "not be 'fourier' for integers, which it cannot keep exact", dtype)
+    return method
+
+
+def _preferred(preferred: DTypeLike | None, dtype):
+    if preferred is None:
+        return None
+    preferred = jnp.dtype(preferred)
+    kinds = (jnp.integer, jnp.floating, jnp.complexfloating)
+    if not any(jnp.issubdtype(dtype, k) and jnp.issubdtype(preferred, k) for k in kinds):
+        raise geometry.wrong(
+            "preferred_element_type", f"be of the kind of the operands' dtype {dtype}", preferred
+        )
+    return preferred
+
+
+def _numbers(**arrays: ArrayLike) -> list[Array]:
+    made = []
+    for name, value in arrays.items():
+        if isinstance(value, str) or value is None:
+            raise geometry.mistyped(name, "be an array", value)
+        array = jnp.asarray(value)
+        if not jnp.issubdtype(array.dtype, jnp.number):
+            raise geometry.mistyped(name, "be an array of numbers", array.dtype)
+        made.append(array)
+    return made
+
+
+def _merge(a: Array, rank: int) -> Array:
+    """All batch axes as one."""
+    lead = a.ndim - rank - 1
+    return a.reshape(math.prod(a.shape[:lead]), *a.shape[lead:])
+
+
+# ---------------------------------------------------------------- the trilinear form
+
+
+def _apply(call: _Call, face: str, a: Array, b: Array) -> Array:
+    """One face, with the other two as its rule."""
+    common = jnp.result_type(a, b)
+    a, b = a.astype(common), b.astype(common)
+    static = (call.spec, call.method)
+    plain, left, right = _RULES[face]
+    if not call.custom_vjp:
+        return plain(static, a, b)
+    return adjoint.bilinear(plain, left, right, static, a, b)
+
+
+def _face(face: str, static, a: Array, b: Array) -> Array:
+    spec, method = static
+    common = jnp.result_type(a, b)
+    a, b = a.astype(common), b.astype(common)
+    evaluate = getattr(METHODS[planner.choose(face, spec, method)], face)
+    return evaluate(spec, a, b).astype(common if spec.preferred is None else spec.preferred)
+
+
+def _forward(static, x: Array, kernel: Array) -> Array:
+    return _face("forward", static, x, _flipped(static, kernel))
+
+
+def _input_adjoint(static, y: Array, kernel: Array) -> Array:
+    return _face("input_adjoint", static, y, _flipped(static, kernel))
+
+
+def _kernel_adjoint(static, x: Array, y: Array) -> Array:
+    return _flipped(static, _face("kernel_adjoint", static, x, y))
+
+
+def _flipped(static, kernel: Array) -> Array:
+    spec, _ = static
+    return lax.rev(kernel, range(len(spec.taps))) if spec.flip else kernel
+
+
+def _cotangent_face(face):
+    """A face within a rule: its dtype follows the cotangent, not `preferred_element_type`."""
+
+    def evaluate(static, a: Array, b: Array) -> Array:
+        spec, method = static
+        return face((replace(spec, preferred=None), method), a, b)
+
+    return evaluate
+
+
+_to_y, _to_x, _to_kernel = map(_cotangent_face, (_forward, _input_adjoint, _kernel_adjoint))
+
+# <forward(x, k), y> == <x, input_adjoint(y, k)> == <k, kernel_adjoint(x, y)>: each face, and the cotangents
+# of its two arguments in the other two. `left(c, b)` and `right(a, c)` take the output's cotangent `c`.
+_RULES = {
+    "forward": (_forward, _to_x, _to_kernel),
+    "input_adjoint": (_input_adjoint, _to_y, lambda static, y, x: _to_kernel(static, x, y)),
+    "kernel_adjoint": (
+        _kernel_adjoint,
+        lambda static, kernel, y: _to_x(static, y, kernel),
+        lambda static, x, kernel: _to_y(static, x, kernel),
+    ),
+}

@@ -1,0 +1,341 @@
+"""Sizes without arrays: windows, output sizes, and every error that a wrong option raises.
+
+Nothing here touches an array, so everything here runs while JAX traces, before anything is computed.
+"""
+
+import dataclasses
+import math
+import operator
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+WORDS = ("valid", "same", "same_lower", "full", "causal")
+MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
+
+Ints = int | Sequence[int]
+Padding = str | int | Sequence[int | Sequence[int]]
+
+
+def wrong(name: str, must: str, got: object) -> ValueError:
+    """The one form of a wrong value: which argument, what must hold, what was got."""
+    return ValueError(f"`{name}` must {must}; got {got}.")
+
+
+def mistyped(name: str, must: str, got: object) -> TypeError:
+    """The one form of a wrong type."""
+    return TypeError(f"`{name}` must {must}; got {got!r} of type {type(got).__name__}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """One axis of a sliding window: output `o` reads position `stride*o + dilation*tap - low`.
+
+    Positions count in the input after `input_dilation - 1` zeros went between its samples.
+    `low` and `high` are what is added at each end; negative amounts crop.
+    """
+
+    size: int
+    taps: int
+    stride: int = 1
+    low: int = 0
+    high: int = 0
+    dilation: int = 1
+    input_dilation: int = 1
+
+    @property
+    def reach(self) -> int:
+        """Distance from the first tap to the last."""
+        return (self.taps - 1) * self.dilation
+
+    @property
+    def spread(self) -> int:
+        """Size of the input once zeros stand between its samples."""
+        return spread(self.size, self.input_dilation)
+
+    @property
+    def extent(self) -> int:
+        """Size of what the window slides over: dilated, then padded or cropped."""
+        return self.low + self.spread + self.high
+
+    @property
+    def out(self) -> int:
+        """How many whole windows fit."""
+        return max((self.extent - self.reach - 1) // self.stride + 1, 0)
+
+    @property
+    def covered(self) -> int:
+        """How much of `extent` the windows reach; the rest is an uncovered tail."""
+        return (self.out - 1) * self.stride + self.reach + 1
+
+    def padded(self) -> "Window":
+        """The same window over an input that is already dilated and padded."""
+        return dataclasses.replace(self, size=self.extent, low=0, high=0, input_dilation=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """All that is static about one convolution: what every face of every method is given."""
+
+    windows: tuple[Window, ...]
+    groups: int = 1
+    flip: bool = False
+    precision: Any = None
+    preferred: Any = None
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return tuple(w.size for w in self.windows)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        return tuple(w.taps for w in self.windows)
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        return tuple(w.out for w in self.windows)
+
+    def padded(self) -> "Spec":
+        """The same convolution of an input that is already dilated and padded."""
+        return dataclasses.replace(self, windows=tuple(w.padded() for w in self.windows))
+
+
+def spread(size: int, dilation: int) -> int:
+    """The size of an axis once `dilation - 1` zeros stand between its entries."""
+    return (size - 1) * dilation + 1 if size else 0
+
+
+# ---------------------------------------------------------------- integers, one per spatial axis
+
+
+def whole(name: str, value: object, *, least: int | None = None) -> int:
+    """`value` as a Python int of at least `least`."""
+    if isinstance(value, bool):
+        raise mistyped(name, "be an int", value)
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise mistyped(name, "be an int", value) from None
+    if least is not None and number < least:
+        raise wrong(name, f"be at least {least}", number)
+    return number
+
+
+def per_axis(name: str, value: object, rank: int, *, least: int | None = None) -> tuple[int, ...]:
+    """An int for every axis, or one int per spatial axis, as a tuple of `rank` ints."""
+    if isinstance(value, str) or not hasattr(value, "__len__"):
+        return (whole(name, value, least=least),) * rank
+    entries = tuple(value)  # type: ignore[arg-type]
+    if len(entries) != rank:
+        raise wrong(name, f"hold one int for each of the {rank} spatial axes", value)
+    return tuple(whole(name, entry, least=least) for entry in entries)
+
+
+def window_taps(name: str, value: object, ndim: int) -> tuple[int, ...]:
+    """One int per spatial axis, or an int for all axes but the first and the last of `ndim`."""
+    rank = len(value) if hasattr(value, "__len__") else ndim - 2  # type: ignore[arg-type]
+    if rank < 1:
+        raise wrong(name, "hold one int for each of one or more spatial axes", value)
+    return per_axis(name, value, rank, least=1)
+
+
+# ---------------------------------------------------------------- padding
+
+
+def pairs(name: str, padding: object, rank: int) -> tuple[tuple[int, int], ...]:
+    """An int, one int per axis, or one `(low, high)` pair per axis, as pairs."""
+    if not hasattr(padding, "__len__"):
+        amount = whole(name, padding)
+        return ((amount, amount),) * rank
+    entries = tuple(padding)  # type: ignore[arg-type]
+    if len(entries) != rank:
+        raise wrong(
+            name, f"hold one int or (low, high) pair for each of the {rank} spatial axes", padding
+        )
+    return tuple(_pair(name, entry) for entry in entries)
+
+
+def _pair(name: str, entry: object) -> tuple[int, int]:
+    if not hasattr(entry, "__len__"):
+        amount = whole(name, entry)
+        return amount, amount
+    amounts = tuple(entry)  # type: ignore[arg-type]
+    if len(amounts) != 2:
+        raise wrong(name, "hold (low, high) pairs", entry)
+    return whole(name, amounts[0]), whole(name, amounts[1])
+
+
+def _word(word: str, size: int, reach: int, stride: int) -> tuple[int, int]:
+    """What a padding word adds to an axis of `size` for taps that span `reach + 1` positions."""
+    match word:
+        case "valid":
+            return 0, 0
+        case "full":
+            return reach, reach
+        case "causal":
+            return reach, 0
+    total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
+    less = total // 2
+    return (less, total - less) if word == "same" else (total - less, less)
+
+
+def amounts(
+    padding: object,
+    size: Sequence[int],
+    taps: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[tuple[int, int], ...]:
+    """Any form of `padding` as one `(low, high)` pair per axis."""
+    if not isinstance(padding, str):
+        return pairs("padding", padding, len(size))
+    word = padding.lower()
+    if word not in WORDS:
+        raise wrong("padding", f"be one of {WORDS} or hold amounts", repr(padding))
+    return tuple(
+        _word(word, n, (t - 1) * d, s)
+        for n, t, s, d in zip(size, taps, stride, dilation, strict=True)
+    )
+
+
+def padding_mode(mode: object) -> str:
+    """A known padding mode."""
+    if not isinstance(mode, str):
+        raise mistyped("padding_mode", f"be one of {MODES}", mode)
+    if mode not in MODES:
+        raise wrong("padding_mode", f"be one of {MODES}", repr(mode))
+    return mode
+
+
+# ---------------------------------------------------------------- windows
+
+
+def windows(
+    size: Sequence[int],
+    taps: Sequence[int],
+    *,
+    stride: object = 1,
+    padding: object = "valid",
+    dilation: object = 1,
+    input_dilation: object = 1,
+    ceil_mode: bool = False,
+) -> tuple[Window, ...]:
+    """The window of each spatial axis."""
+    rank = len(taps)
+    strides = per_axis("stride", stride, rank, least=1)
+    dilations = per_axis("dilation", dilation, rank, least=1)
+    spacings = per_axis("input_dilation", input_dilation, rank, least=1)
+    spreads = [spread(n, d) for n, d in zip(size, spacings, strict=True)]
+    pads = amounts(padding, spreads, taps, strides, dilations)
+    made = tuple(
+        Window(n, t, s, low, high, d, i)
+        for n, t, s, (low, high), d, i in zip(
+            size, taps, strides, pads, dilations, spacings, strict=True
+        )
+    )
+    return tuple(_ceiled(w) for w in made) if flag("ceil_mode", ceil_mode) else made
+
+
+def _ceiled(w: Window) -> Window:
+    """Torch's `ceil_mode`: a last, partial window counts if it starts before the high padding."""
+    out = -(-(w.extent - w.reach - 1) // w.stride) + 1
+    out = min(out, -(-(w.low + w.spread) // w.stride))
+    high = (out - 1) * w.stride + w.reach + 1 - w.low - w.spread
+    return dataclasses.replace(w, high=high)
+
+
+def require_output(name: str, made: Sequence[Window]) -> None:
+    """Every axis must hold at least one window."""
+    for axis, w in enumerate(made):
+        if w.out < 1:
+            raise wrong(
+                name,
+                "hold at least one window on every spatial axis",
+                f"size {w.size} with padding ({w.low}, {w.high}) for {w.taps} taps of dilation "
+                f"{w.dilation} on spatial axis {axis}",
+            )
+
+
+def flag(name: str, value: object) -> bool:
+    """A plain bool: anything else is a slip that truthiness would hide."""
+    if not isinstance(value, bool):
+        raise mistyped(name, "be True or False", value)
+    return value
+
+
+# ---------------------------------------------------------------- convolution
+
+
+def split_shape(name: str, shape: Sequence[int], rank: int) -> tuple[tuple[int, ...], int]:
+    """`[*batch, *size, channels]` as `size` and `channels`."""
+    if len(shape) < rank + 1:
+        raise wrong(
+            name, f"have {rank} spatial axes and a channel axis", f"shape {tuple(shape)}"
+        )
+    return tuple(shape[len(shape) - rank - 1 : -1]), shape[-1]
+
+
+def kernel_rank(shape: Sequence[int]) -> int:
+    """The number of spatial axes of a kernel `[*taps, in // groups, out]`."""
+    if len(shape) < 3:
+        raise wrong(
+            "kernel", "have shape [*taps, in // groups, out] with one or more taps axes",
+            f"shape {tuple(shape)}",
+        )
+    if min(shape) < 1:
+        raise wrong("kernel", "have no empty axis", f"shape {tuple(shape)}")
+    return len(shape) - 2
+
+
+def channel_groups(groups: object, inputs: int, outputs: int) -> int:
+    """`groups`, which must divide the channels of both sides."""
+    count = whole("groups", groups, least=1)
+    for side, channels in (("input", inputs), ("output", outputs)):
+        if channels % count:
+            raise wrong(
+                "groups", f"divide the {side} channels", f"groups={count}, channels={channels}"
+            )
+    return count
+
+
+def smallest_size(
+    out: Sequence[int], taps: Sequence[int], **options: object
+) -> tuple[int, ...]:
+    """The smallest input size whose output has size `out`, one axis at a time."""
+    return tuple(
+        _smallest_axis(axis, o, t, _axis_options(options, axis, len(taps)))
+        for axis, (o, t) in enumerate(zip(out, taps, strict=True))
+    )
+
+
+def _axis_options(options: dict[str, Any], axis: int, rank: int) -> dict[str, object]:
+    """The options of one axis alone."""
+    picked: dict[str, object] = {
+        name: per_axis(name, options[name], rank, least=1)[axis]
+        for name in ("stride", "dilation", "input_dilation")
+    }
+    padding = options["padding"]
+    picked["padding"] = padding if isinstance(padding, str) else (
+        pairs("padding", padding, rank)[axis],
+    )
+    return picked
+
+
+def _smallest_axis(axis: int, out: int, taps: int, options: dict[str, Any]) -> int:
+    def out_of(size: int) -> int:
+        return windows((size,), (taps,), **options)[0].out
+
+    # Output sizes never fall as the input grows, so the smallest is found by bisection.
+    low, high = (0, 0) if isinstance(options["padding"], str) else options["padding"][0]
+    limit = out * options["stride"] + taps * options["dilation"] + abs(low) + abs(high) + 1
+    size = bisect_left(range(1, limit + 1), out, key=out_of) + 1
+    if out_of(size) != out:
+        raise wrong(
+            "y", "have a size that the options can give", f"size {out} on spatial axis {axis}"
+        )
+    return size
+
+
+def positions(sizes: Sequence[int]) -> int:
+    """How many positions a spatial size holds."""
+    return math.prod(sizes)

@@ -1,0 +1,123 @@
+"""XLA's windowed convolution, each face as one call.
+
+A windowed convolution pairs `lhs` (dilated by `a`), `rhs` (dilated by `d`) and `out` (stride `s`):
+output `o` meets entry `t` of `rhs` at position `a*i = s*o + d*t - low` of `lhs`. The three faces are the
+same pairing, seen from each of its sides:
+
+    face            lhs  rhs  out    lhs dilation    stride          rhs dilation   low
+    forward         x    k    y      input_dilation  stride          dilation       low
+    input_adjoint   y    k    x      stride          input_dilation  dilation       reach - low, k reversed
+    kernel_adjoint  x    y    k      input_dilation  dilation        stride         low
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jconv.geometry import Spec, spread
+from jconv.padding import crop, grow
+
+
+class Pairing(NamedTuple):
+    """One axis of the table above, with the sizes of the three sides."""
+
+    lhs: int
+    rhs: int
+    out: int
+    lhs_dilation: int
+    stride: int
+    rhs_dilation: int
+    low: int
+
+    @property
+    def high(self) -> int:
+        """The padding at the end that gives exactly `out`; an uncovered tail is cropped."""
+        return self.out_reach + self.rhs_reach + 1 - self.low - spread(self.lhs, self.lhs_dilation)
+
+    @property
+    def rhs_reach(self) -> int:
+        return (self.rhs - 1) * self.rhs_dilation
+
+    @property
+    def out_reach(self) -> int:
+        return (self.out - 1) * self.stride
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether no derivative of any order of this convolution has a negative window padding.
+
+        JAX's rules turn `low` into `rhs_reach - low`, `out_reach - low` and `lhs_reach - rhs_reach + low`
+        (`high` likewise), and XLA:CPU reads out of bounds when one of them is negative.
+        """
+        lhs_reach = spread(self.lhs, self.lhs_dilation) - 1
+        least = max(0, self.rhs_reach - lhs_reach)
+        most = min(self.rhs_reach, self.out_reach)
+        return least <= min(self.low, self.high) and max(self.low, self.high) <= most
+
+
+def forward(spec: Spec, x: Array, k: Array) -> Array:
+    axes = [
+        Pairing(w.size, w.taps, w.out, w.input_dilation, w.stride, w.dilation, w.low)
+        for w in spec.windows
+    ]
+    return _convolve(spec, x, k, axes, feature_group_count=spec.groups)
+
+
+def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
+    axes = [
+        Pairing(w.out, w.taps, w.size, w.stride, w.input_dilation, w.dilation, w.reach - w.low)
+        for w in spec.windows
+    ]
+    k = lax.rev(k, range(k.ndim - 2))
+    return _convolve(spec, y, _swap_channels(k, spec.groups), axes, feature_group_count=spec.groups)
+
+
+def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
+    axes = [
+        Pairing(w.size, w.out, w.taps, w.input_dilation, w.dilation, w.stride, w.low)
+        for w in spec.windows
+    ]
+    n = len(axes)
+    space = tuple(range(1, n + 1))
+    # Examples are summed like channels: `x` is read as [in, *size, batch], `y` as [*out, batch, out].
+    dims = lax.ConvDimensionNumbers((n + 1, 0, *space), (n + 1, 0, *space), (n, n + 1, *range(n)))
+    return _convolve(spec, x, y, axes, dims, batch_group_count=spec.groups)
+
+
+def _swap_channels(k: Array, groups: int) -> Array:
+    """`[*taps, in // groups, out]` to `[*taps, out // groups, in]`."""
+    *taps, inputs, out = k.shape
+    grouped = k.reshape(*taps, inputs, groups, out // groups)
+    return jnp.swapaxes(grouped, -1, -3).reshape(*taps, out // groups, groups * inputs)
+
+
+def _convolve(spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing], dims=None, **groups) -> Array:
+    n = len(axes)
+    if dims is None:
+        space = tuple(range(1, n + 1))
+        dims = lax.ConvDimensionNumbers((0, n + 1, *space), (n + 1, n, *range(n)), (0, n + 1, *space))
+    axes = list(axes)
+    for i, axis in enumerate(axes):
+        if not axis.is_safe:
+            lhs = _explicit(lhs, i + 1, axis)
+            axes[i] = axis._replace(lhs=lhs.shape[i + 1], lhs_dilation=1, low=0)
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides=[a.stride for a in axes],
+        padding=[(a.low, a.high) for a in axes],
+        lhs_dilation=[a.lhs_dilation for a in axes],
+        rhs_dilation=[a.rhs_dilation for a in axes],
+        dimension_numbers=dims,
+        precision=spec.precision,
+        preferred_element_type=spec.preferred,
+        **groups,
+    )
+
+
+def _explicit(x: Array, at: int, axis: Pairing) -> Array:
+    """`x` with the dilation, padding and cropping of one axis carried out."""
+    x = grow(x, at, [(max(axis.low, 0), max(axis.high, 0), axis.lhs_dilation - 1)])
+    start = max(-axis.low, 0)
+    return crop(x, at, [(start, start + axis.out_reach + axis.rhs_reach + 1)])

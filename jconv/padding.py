@@ -1,0 +1,275 @@
+"""Padding and cropping of spatial axes, in every mode, each with its adjoint.
+
+An axis of the result is a row of *runs*: stretches of the input read forwards, backwards, or one entry
+repeated. Padding concatenates the runs; its adjoint adds each run back where it was read. So both are
+slices, and no scatter is needed.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from jconv import adjoint, geometry
+from jconv.geometry import Window
+
+
+def pad(
+    x: ArrayLike,
+    padding: Sequence[Sequence[int]],
+    *,
+    mode: str = "constant",
+    value: ArrayLike = 0,
+) -> Array:
+    """Pads or crops the spatial axes.
+
+    `y[i] = x[fold(i - low)]` for `-low <= i - low < size + high`, where `fold` is the boundary rule that
+    `mode` names (NumPy's words and meanings, repeated as often as the amounts ask): `"constant"` gives
+    `value` outside, `"reflect"` mirrors about the end entry, `"symmetric"` about its outer edge, `"edge"`
+    repeats the end entry, `"wrap"` starts again from the other end. Negative amounts crop the result.
+
+    Args:
+      x: `[*batch, *size, in]`.
+      padding: one `(low, high)` pair per spatial axis.
+      mode: one of the five words.
+      value: the constant; it is differentiable.
+
+    Returns:
+      `[*batch, *(low + size + high), in]`, differentiable by a hand-derived rule.
+
+    Raises:
+      ValueError: an unknown mode, a malformed pair, too few axes, or a crop of more than there is.
+
+    >>> pad(jnp.array([[1], [2], [3]]), [(2, -1)], mode="reflect").ravel()
+    Array([3, 2, 1, 2], dtype=int32)
+    """
+    x = jnp.asarray(x)
+    geometry.padding_mode(mode)
+    if isinstance(padding, str) or not hasattr(padding, "__len__"):
+        raise geometry.mistyped("padding", "hold one (low, high) pair per spatial axis", padding)
+    pairs = geometry.pairs("padding", padding, len(padding))
+    size, _ = geometry.split_shape("x", x.shape, len(pairs))
+    _require_source(size, pairs, mode)
+    made = tuple(Window(n, 1, low=low, high=high) for n, (low, high) in zip(size, pairs, strict=True))
+    return padded(x, made, mode, value)
+
+
+def _require_source(
+    size: Sequence[int], pairs: Sequence[tuple[int, int]], mode: str
+) -> None:
+    for axis, (n, (low, high)) in enumerate(zip(size, pairs, strict=True)):
+        if low + n + high < 0:
+            raise geometry.wrong(
+                "padding", "crop no more than there is", f"{(low, high)} for size {n} on axis {axis}"
+            )
+        if n == 0 and mode != "constant" and low + high > 0:
+            raise geometry.wrong("x", f"have entries to pad from with mode {mode!r}", f"size {size}")
+
+
+def padded(
+    x: Array,
+    windows: Sequence[Window],
+    mode: str = "constant",
+    value: ArrayLike = 0,
+    custom_vjp: bool = True,
+) -> Array:
+    """What the windows slide over: `x` dilated, then padded or cropped."""
+    static = (tuple(windows), mode)
+    y = adjoint.linear(_pad, _unpad, static, x) if custom_vjp else _pad(static, x)
+    if mode != "constant" or (isinstance(value, int | float) and value == 0):
+        return y
+    return jnp.where(_outside(windows), jnp.asarray(value, y.dtype), y)
+
+
+def unpadded(
+    y: Array, windows: Sequence[Window], mode: str = "constant", custom_vjp: bool = True
+) -> Array:
+    """Adjoint of `padded`'s linear part: what was read from outside is added where it came from."""
+    static = (tuple(windows), mode)
+    return adjoint.linear(_unpad, _pad, static, y) if custom_vjp else _unpad(static, y)
+
+
+def _outside(windows: Sequence[Window]) -> np.ndarray:
+    """True at the positions that padding added, `[*extent, 1]`."""
+    inside = np.ones((1,) * (len(windows) + 1), bool)
+    for axis, w in enumerate(windows):
+        position = np.arange(w.extent) - w.low
+        shape = [1] * (len(windows) + 1)
+        shape[axis] = w.extent
+        inside = inside & ((position >= 0) & (position < w.spread)).reshape(shape)
+    return ~inside
+
+
+def _pad(static, x: Array) -> Array:
+    windows, mode = static
+    return embed(x, windows) if mode == "constant" else _fold_in(x, windows, mode)
+
+
+def _unpad(static, y: Array) -> Array:
+    windows, mode = static
+    return extract(y, windows) if mode == "constant" else _fold_back(y, windows, mode)
+
+
+# ---------------------------------------------------------------- zeros
+
+
+def embed(x: Array, windows: Sequence[Window], fill: ArrayLike = 0) -> Array:
+    """Dilates with zeros and pads with `fill`, or crops: `[*batch, *size, c]` to `[*batch, *extent, c]`."""
+    lead = x.ndim - len(windows) - 1
+    x = grow(
+        x, lead, [(max(w.low, 0), max(w.high, 0), w.input_dilation - 1) for w in windows], fill
+    )
+    return crop(x, lead, [(max(-w.low, 0), max(-w.low, 0) + w.extent) for w in windows])
+
+
+def extract(y: Array, windows: Sequence[Window]) -> Array:
+    """Adjoint of `embed`: `[*batch, *extent, c]` to `[*batch, *size, c]`."""
+    lead = y.ndim - len(windows) - 1
+    y = grow(y, lead, [(max(-w.low, 0), max(-w.high, 0), 0) for w in windows])
+    bounds = [(max(w.low, 0), max(w.low, 0) + w.spread) for w in windows]
+    return crop(y, lead, bounds, [w.input_dilation for w in windows])
+
+
+def grow(
+    x: Array, lead: int, config: Sequence[tuple[int, int, int]], fill: ArrayLike = 0
+) -> Array:
+    """`low` and `high` entries of `fill` around, and zeros between, on the axes from `lead` on.
+
+    The ends are concatenated, not padded: the transpose of a pad is a pad by negative amounts, which XLA
+    folds into a convolution that takes it, and XLA:CPU then reads out of bounds. Of a concatenation it is
+    a slice. Both compile to the same loop.
+    """
+    between = [(0, 0, 0)] * x.ndim
+    for axis, (_, _, interior) in enumerate(config, lead):
+        between[axis] = (0, 0, interior)
+    if any(map(any, between)):
+        x = lax.pad(x, jnp.zeros((), x.dtype), between)
+    for axis, (low, high, _) in enumerate(config, lead):
+        ends = [
+            jnp.full((*x.shape[:axis], count, *x.shape[axis + 1 :]), fill, x.dtype)
+            for count in (low, high)
+        ]
+        if low or high:
+            x = lax.concatenate([ends[0], x, ends[1]], axis)
+    return x
+
+
+def crop(
+    x: Array,
+    lead: int,
+    bounds: Sequence[tuple[int, int]],
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """`x[start:stop:stride]` on the axes from `lead` on, one pair of bounds each."""
+    starts, limits, steps = [0] * x.ndim, list(x.shape), [1] * x.ndim
+    for axis, (start, stop) in enumerate(bounds, lead):
+        starts[axis], limits[axis] = start, stop
+    if strides is not None:
+        steps[lead : lead + len(bounds)] = strides
+    if all(s == 0 for s in starts) and tuple(limits) == x.shape and max(steps, default=1) == 1:
+        return x
+    return lax.slice(x, starts, limits, steps)
+
+
+# ---------------------------------------------------------------- the other modes, as runs
+
+
+class Run(NamedTuple):
+    """`count` entries read from `start` on in steps of +1, -1 or 0."""
+
+    start: int
+    step: int
+    count: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The bounds of what is read."""
+        if self.step == 0:
+            return self.start, self.start + 1
+        last = self.start + self.step * (self.count - 1)
+        return min(self.start, last), max(self.start, last) + 1
+
+
+def sources(size: int, low: int, high: int, mode: str) -> np.ndarray:
+    """The index that each position of a padded axis reads: `fold(i - low)`."""
+    i = np.arange(-low, size + high)
+    match mode:
+        case "edge":
+            return np.clip(i, 0, size - 1)
+        case "wrap":
+            return i % size
+        case "symmetric":
+            i = i % (2 * size)
+            return np.minimum(i, 2 * size - 1 - i)
+        case "reflect":
+            period = max(2 * (size - 1), 1)
+            i = i % period
+            return np.minimum(i, period - i) if size > 1 else i * 0
+    raise geometry.wrong("mode", f"be one of {geometry.MODES}", repr(mode))
+
+
+def _runs(indices: np.ndarray) -> list[Run]:
+    """`indices` split greedily into stretches of one step each."""
+    runs: list[Run] = []
+    at = 0
+    while at < len(indices):
+        step = int(indices[at + 1] - indices[at]) if at + 1 < len(indices) else 1
+        step = step if abs(step) <= 1 else 1
+        count = 1
+        while at + count < len(indices) and indices[at + count] - indices[at + count - 1] == step:
+            count += 1
+        runs.append(Run(int(indices[at]), step, count))
+        at += count
+    return runs
+
+
+def _axes(x: Array, windows: Sequence[Window], mode: str):
+    """Each spatial axis of `x` that is not kept as it is, with its runs."""
+    for axis, w in enumerate(windows, x.ndim - len(windows) - 1):
+        if (w.low, w.high, w.input_dilation) != (0, 0, 1):
+            yield axis, w, _runs(sources(w.spread, w.low, w.high, mode))
+
+
+def _fold_in(x: Array, windows: Sequence[Window], mode: str) -> Array:
+    for axis, w, runs in _axes(x, windows, mode):
+        x = grow(x, axis, [(0, 0, w.input_dilation - 1)])
+        x = jnp.concatenate([_read(x, axis, run) for run in runs], axis) if runs else _none(x, axis)
+    return x
+
+
+def _fold_back(y: Array, windows: Sequence[Window], mode: str) -> Array:
+    for axis, w, runs in _axes(y, windows, mode):
+        parts, at = [], 0
+        for run in runs:
+            part = lax.slice_in_dim(y, at, at + run.count, axis=axis)
+            parts.append(_write(part, axis, run, w.spread))
+            at += run.count
+        empty = jnp.zeros((*y.shape[:axis], w.spread, *y.shape[axis + 1 :]), y.dtype)
+        y = reduce(jnp.add, parts) if parts else empty
+        y = lax.slice_in_dim(y, 0, w.spread, w.input_dilation, axis)
+    return y
+
+
+def _read(x: Array, axis: int, run: Run) -> Array:
+    part = lax.slice_in_dim(x, *run.span, axis=axis)
+    if run.step == 0:
+        return jnp.repeat(part, run.count, axis)
+    return lax.rev(part, (axis,)) if run.step < 0 else part
+
+
+def _write(part: Array, axis: int, run: Run, size: int) -> Array:
+    """Adjoint of `_read`, into an axis of `size` zeros."""
+    if run.step == 0:
+        part = part.sum(axis, keepdims=True)
+    elif run.step < 0:
+        part = lax.rev(part, (axis,))
+    start, stop = run.span
+    return grow(part, axis, [(start, size - stop, 0)])
+
+
+def _none(x: Array, axis: int) -> Array:
+    return lax.slice_in_dim(x, 0, 0, axis=axis)

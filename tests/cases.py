@@ -1,0 +1,225 @@
+"""One table of named cases for every test, and the dense random data that goes with them.
+
+Sizes differ from axis to axis, and data is random: symmetric data hides flips, equal sizes hide
+transposes. A name says what no other case has.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tests import definition
+
+METHODS = ("direct", "patches", "shifts", "toeplitz", "fourier", "auto")
+MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
+
+
+def dense(shape, dtype, seed):
+    """Random entries of about unit size, none of them special."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if dtype.kind in "iu":
+        return rng.integers(0 if dtype.kind == "u" else -4, 5, shape).astype(dtype)
+    real = rng.standard_normal(shape)
+    return (real + 1j * rng.standard_normal(shape) if dtype.kind == "c" else real).astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvCase:
+    """`size` and `taps` are spatial, `channels` is `(in, out)`, `options` are those of `conv`."""
+
+    name: str
+    size: tuple[int, ...]
+    taps: tuple[int, ...]
+    channels: tuple[int, int] = (2, 3)
+    batch: tuple[int, ...] = (2,)
+    options: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def windowing(self):
+        """The options that `unfold` shares."""
+        return {k: v for k, v in self.options.items() if k not in ("groups", "flip")}
+
+    @property
+    def geometry(self):
+        """The options that decide sizes."""
+        return {
+            k: v for k, v in self.windowing.items() if k not in ("padding_mode", "padding_value")
+        }
+
+    @property
+    def out(self):
+        return definition.output_size(self.size, self.taps, **self.geometry)
+
+    @property
+    def shapes(self):
+        """Of `x`, `kernel` and `y`."""
+        channels_in, channels_out = self.channels
+        width = channels_in // self.options.get("groups", 1)
+        return (
+            (*self.batch, *self.size, channels_in),
+            (*self.taps, width, channels_out),
+            (*self.batch, *self.out, channels_out),
+        )
+
+    @property
+    def terms(self):
+        """No entry of any face sums more products than this."""
+        per_position = math.prod(self.taps) * max(self.channels)
+        return max(per_position, math.prod(self.batch) * math.prod(self.out))
+
+    def data(self, dtype, seed=0):
+        """`x`, `kernel` and a cotangent `y`."""
+        return tuple(dense(shape, dtype, (seed, i)) for i, shape in enumerate(self.shapes))
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolCase:
+    """`options` are those that all pooling operations share."""
+
+    name: str
+    size: tuple[int, ...]
+    window: tuple[int, ...]
+    channels: int = 2
+    batch: tuple[int, ...] = (2,)
+    options: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def shape(self):
+        return (*self.batch, *self.size, self.channels)
+
+
+def conv_case(name, size, taps, channels=(2, 3), batch=(2,), **options):
+    return ConvCase(name, size, taps, channels, batch, options)
+
+
+def pool_case(name, size, window, channels=2, batch=(2,), **options):
+    return PoolCase(name, size, window, channels, batch, options)
+
+
+CONV_CASES = (
+    # Ranks, channels and batch axes
+    conv_case("rank 1, no batch axis", (9,), (3,), (1, 1), batch=()),
+    conv_case("rank 2", (6, 5), (3, 2), (3, 8)),
+    conv_case("rank 3", (4, 3, 5), (2, 3, 2), (2, 4), stride=(1, 1, 2)),
+    conv_case(
+        "rank 4", (3, 2, 4, 3), (2, 1, 3, 2), (1, 2), padding=((1, 0), (0, 1), (1, 1), (0, 0))
+    ),
+    conv_case("two batch axes", (5, 4), (2, 3), (4, 2), batch=(2, 3), padding=1),
+    conv_case("three batch axes", (6,), (3,), (2, 1), batch=(2, 1, 3), stride=2),
+    conv_case("pointwise", (3, 4), (1, 1), (17, 32)),
+    conv_case("pointwise, strided", (5, 4), (1, 1), (3, 2), stride=(2, 3)),
+    conv_case("wide channels", (7,), (3,), (32, 17), padding=1),
+    # Windows
+    conv_case("stride", (9, 8), (3, 4), stride=(2, 3), padding=(1, 2)),
+    conv_case("stride beyond the kernel", (9, 10), (2, 1), stride=(3, 4), padding=((1, 0), (0, 2))),
+    conv_case("uncovered tail", (11, 7), (3, 2), (2, 4), stride=(3, 4)),
+    conv_case("dilation", (9, 8), (3, 2), dilation=(2, 3), padding=((1, 2), (0, 1))),
+    conv_case("dilation and stride", (11,), (3,), (3, 1), dilation=3, stride=2, padding=((2, 3),)),
+    conv_case("input dilation", (4, 3), (3, 2), (3, 2), input_dilation=(2, 3), padding=(1, 2)),
+    conv_case(
+        "all dilations", (4, 5), (2, 3), input_dilation=(3, 2), dilation=(2, 1), stride=(2, 3)
+    ),
+    conv_case("output of size one", (4, 3), (4, 3), (3, 4)),
+    conv_case("output of size one by stride", (5,), (2,), stride=7),
+    # Padding amounts
+    conv_case("low padding beyond the reach", (8,), (3,), (3, 32), padding=((4, 0),)),
+    conv_case("high padding beyond the reach", (8,), (3,), (8, 8), padding=((0, 5),)),
+    conv_case(
+        "padding beyond the reach", (4, 5), (2, 3), (4, 3), padding=((3, 4), (5, 2)), stride=(2, 1)
+    ),
+    conv_case("windows of only padding", (3,), (2,), padding=((5, 6),), stride=3),
+    conv_case("crop", (7, 8), (3, 2), (3, 4), padding=((-1, -2), (-2, 0))),
+    conv_case("crop and pad", (6, 7), (2, 3), padding=((-2, 3), (4, -1)), stride=(1, 2)),
+    conv_case("crop between samples", (4,), (3,), (2, 2), padding=((-2, -1),), input_dilation=3),
+    # Padding words
+    conv_case("same", (7, 6), (3, 2), padding="same", stride=(2, 1)),
+    conv_case("same, upper case, dilated", (5, 6), (2, 3), padding="SAME", dilation=(3, 2)),
+    conv_case("same_lower", (6, 7), (2, 4), padding="Same_Lower", stride=(1, 3)),
+    conv_case(
+        "same, input dilated", (4, 3), (2, 3), padding="same", input_dilation=(2, 3), stride=2
+    ),
+    conv_case("full", (4, 3), (2, 3), padding="full", dilation=(2, 1)),
+    conv_case("causal", (7,), (3,), (3, 4), padding="causal", dilation=2),
+    # Padding modes
+    conv_case("constant of 1.5", (5, 4), (3, 2), padding=((2, 1), (1, 3)), padding_value=1.5),
+    conv_case("reflect", (5, 4), (3, 2), padding=((2, 1), (1, 3)), padding_mode="reflect"),
+    conv_case("symmetric", (5, 4), (3, 2), padding=((2, 1), (1, 3)), padding_mode="symmetric"),
+    conv_case("edge", (5, 4), (3, 2), padding=((2, 1), (1, 3)), padding_mode="edge"),
+    conv_case("wrap", (5, 4), (3, 2), padding=((2, 1), (1, 3)), padding_mode="wrap"),
+    conv_case(
+        "reflect repeatedly", (3, 1), (2, 2), padding=((7, 5), (2, 3)), padding_mode="reflect"
+    ),
+    conv_case("symmetric repeatedly", (3,), (2,), padding=((8, 11),), padding_mode="symmetric"),
+    conv_case("wrap repeatedly", (3,), (2,), padding=((8, 10),), padding_mode="wrap", stride=2),
+    conv_case(
+        "reflect and crop", (6, 5), (2, 3), padding=((-2, 3), (2, -1)), padding_mode="reflect"
+    ),
+    conv_case(
+        "wrap, input dilated", (4,), (3,), padding="same", padding_mode="wrap", input_dilation=2
+    ),
+    # Groups
+    conv_case("groups", (6, 5), (3, 2), (4, 8), groups=2, padding=1, stride=(1, 2)),
+    conv_case("many groups", (5,), (2,), (32, 16), groups=8),
+    conv_case("depthwise", (5, 6), (2, 3), (17, 17), groups=17, padding="same"),
+    conv_case("depthwise with multiplier", (6, 4), (3, 2), (4, 8), groups=4, dilation=(2, 1)),
+    # Flips
+    conv_case("flip", (6, 5), (3, 2), flip=True, padding="same"),
+    conv_case(
+        "all at once",
+        (5, 4),
+        (2, 3),
+        (4, 6),
+        batch=(2, 2),
+        stride=(2, 3),
+        padding=((2, 3), (-1, 4)),
+        padding_mode="symmetric",
+        dilation=(3, 1),
+        input_dilation=(1, 2),
+        groups=2,
+        flip=True,
+    ),
+)
+
+POOL_CASES = (
+    pool_case("rank 1, no batch axis", (9,), (2,), batch=()),
+    pool_case("rank 2", (6, 7), (3, 2), channels=3),
+    pool_case("rank 3", (4, 3, 5), (2, 3, 2), stride=(1, 1, 2)),
+    pool_case(
+        "rank 4", (3, 2, 4, 3), (2, 1, 3, 2), padding=((1, 0), (0, 0), (1, 1), (0, 1)), stride=1
+    ),
+    pool_case("two batch axes", (5, 4), (2, 3), channels=1, batch=(2, 3), stride=1),
+    pool_case("overlapping", (7, 6), (3, 2), stride=(2, 1), padding=1),
+    pool_case("stride beyond the window", (9, 8), (2, 1), stride=(3, 4)),
+    pool_case("dilation", (9, 8), (3, 2), stride=(2, 1), dilation=(2, 3), padding=(1, 0)),
+    pool_case("one window", (4, 3), (4, 3)),
+    pool_case("ceil mode", (8, 6), (3, 4), stride=(2, 3), padding=(1, 0), ceil_mode=True),
+    pool_case("ceil mode beyond the padding", (5, 7), (3, 2), padding=(1, 1), ceil_mode=True),
+    pool_case("ceil mode leaves a window out", (5,), (2,), stride=3, padding=1, ceil_mode=True),
+    pool_case("window wider than the input", (2,), (3,), stride=2, ceil_mode=True),
+    pool_case("uneven padding", (6, 5), (3, 2), padding=((2, 0), (0, 1)), stride=(1, 2)),
+    pool_case("windows of only padding", (3, 4), (2, 2), padding=((3, 4), (2, 0))),
+    pool_case("crop", (7, 8), (2, 3), padding=((-1, -2), (-2, 1)), stride=(1, 2)),
+    pool_case("same", (7, 6), (3, 2), padding="same", stride=(2, 1)),
+    pool_case("same_lower, any case", (7, 6), (2, 4), padding="Same_Lower", stride=(3, 1)),
+    pool_case("full", (4, 3), (2, 3), padding="full", stride=1),
+    pool_case("causal", (7,), (3,), padding="causal", stride=1, dilation=2),
+)
+
+
+def named(cases, *names):
+    """The cases of these names, in this order; all of them if none is named."""
+    by_name = {case.name: case for case in cases}
+    assert len(by_name) == len(cases), "names must differ"
+    return [by_name[name] for name in names] if names else list(cases)
+
+
+def each_case(cases, *names):
+    """Parametrizes a test's `case`."""
+    chosen = named(cases, *names)
+    return pytest.mark.parametrize("case", chosen, ids=[case.name for case in chosen])
+
+
+each_method = pytest.mark.parametrize("method", METHODS)

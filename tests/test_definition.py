@@ -1,0 +1,149 @@
+"""Values equal the NumPy loops: every face of every method, on every case."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jconv
+from tests import definition, strategies
+from tests.cases import CONV_CASES, METHODS, MODES, dense, each_case, each_method
+from tests.compare import assert_close, assert_same
+
+VARIED = (
+    "rank 3",
+    "low padding beyond the reach",
+    "windows of only padding",
+    "crop and pad",
+    "same, input dilated",
+    "constant of 1.5",
+    "depthwise with multiplier",
+    "all at once",
+)
+
+
+def faces(case, method):
+    """The three faces of one convolution, as one function of `x`, `kernel` and `y`."""
+    options = {**case.options, "method": method}
+
+    def evaluate(x, kernel, y):
+        return (
+            jconv.conv(x, kernel, **options),
+            jconv.conv_transpose(y, kernel, size=case.size, **options),
+            jconv.kernel_gradient(x, y, case.taps, **options),
+        )
+
+    return evaluate
+
+
+def defined_faces(case, x, kernel, y):
+    return (
+        definition.conv(x, kernel, **case.options),
+        definition.conv_transpose(y, kernel, size=case.size, **case.options),
+        definition.kernel_gradient(x, y, case.taps, **case.options),
+    )
+
+
+def assert_faces(case, evaluate, dtype, seed=0):
+    data = case.data(dtype, seed)
+    for actual, expected in zip(evaluate(*data), defined_faces(case, *data), strict=True):
+        assert_close(actual, expected, dtype, case.terms)
+
+
+@each_method
+@each_case(CONV_CASES)
+def test_faces(case, method):
+    assert_faces(case, jax.jit(faces(case, method)), "float32")
+
+
+@each_method
+@each_case(CONV_CASES, *VARIED)
+def test_faces_in_float64(case, method):
+    assert_faces(case, jax.jit(faces(case, method)), "float64")
+
+
+@each_method
+@each_case(CONV_CASES, "low padding beyond the reach", "groups", "reflect and crop")
+def test_faces_eager(case, method):
+    assert_faces(case, faces(case, method), "float32")
+
+
+@settings(max_examples=25)
+@given(
+    case=strategies.conv_cases(),
+    method=st.sampled_from(METHODS),
+    dtype=st.sampled_from(["float64", "float32"]),
+    seed=st.integers(0, 9),
+)
+def test_faces_of_drawn_options(case, method, dtype, seed):
+    assert_faces(case, jax.jit(faces(case, method)), dtype, seed)
+
+
+@each_case(CONV_CASES)
+def test_conv_transpose_defaults_to_the_smallest_size(case):
+    _, kernel, y = case.data("float32")
+    x = jax.eval_shape(lambda y, k: jconv.conv_transpose(y, k, **case.options), y, kernel)
+    assert x.shape == definition.conv_transpose(y, kernel, **case.options).shape
+
+
+@each_case(CONV_CASES)
+def test_unfold_is_exact(case):
+    x, _, _ = case.data("float32")
+    x.flat[[0, x.size // 2, -1]] = np.inf, np.nan, -np.inf
+    patches = jax.jit(lambda x: jconv.unfold(x, case.taps, **case.windowing))(x)
+    assert_same(patches, definition.unfold(x, case.taps, **case.windowing))
+
+
+@each_case(CONV_CASES)
+def test_fold(case):
+    windowing = {k: v for k, v in case.windowing.items() if k != "padding_value"}
+    shape = (*case.batch, *case.out, *case.taps, case.channels[0])
+    patches = dense(shape, "float32", seed=0)
+    x = jax.jit(lambda patches: jconv.fold(patches, case.size, **windowing))(patches)
+    assert_close(x, definition.fold(patches, case.size, **windowing), "float32", case.terms)
+
+
+def test_conv_contracts_unfold_with_the_kernel():
+    x, kernel = dense((2, 6, 5, 3), "float64", seed=0), dense((3, 2, 3, 4), "float64", seed=1)
+    patches = jconv.unfold(x, (3, 2), stride=2, padding=1)
+    y = jconv.conv(x, kernel, stride=2, padding=1)
+    assert_close(y, np.tensordot(patches, kernel, axes=3), "float64", terms=18)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "padding",
+    [
+        ((0, 0), (2, 1)),
+        ((3, 0), (0, 2)),
+        ((-1, -2), (-3, 0)),
+        ((-2, 9), (13, -1)),
+        ((5, 17), (-4, 8)),
+    ],
+)
+def test_pad(padding, mode):
+    x = dense((2, 4, 5, 3), "float32", seed=0)
+    x[0, 0, 0, 0], x[1, 3, 4, 2] = np.nan, np.inf
+    assert_same(jconv.pad(x, padding, mode=mode), definition.pad(x, padding, mode=mode))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pad_agrees_with_numpy(mode):
+    x = dense((4, 5, 2), "float32", seed=0)
+    expected = np.pad(x, ((3, 2), (1, 4), (0, 0)), mode=mode)
+    assert_same(jconv.pad(x, ((3, 2), (1, 4)), mode=mode), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pad_an_axis_of_size_one(mode):
+    x = dense((2, 1, 3), "float32", seed=0)
+    assert_same(jconv.pad(x, ((2, 3),), mode=mode), definition.pad(x, ((2, 3),), mode=mode))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "complex64"])
+def test_pad_value(dtype):
+    x = dense((2, 4, 3), dtype, seed=0)
+    padded = jconv.pad(x, ((2, 1),), value=7)
+    assert padded.dtype == dtype
+    assert_same(padded, definition.pad(x, ((2, 1),), value=7))

@@ -1,0 +1,135 @@
+"""Dtypes are kept, and sums lose no more than `lax`'s do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jconv
+from tests import definition
+from tests.cases import CONV_CASES, METHODS, dense, each_case, each_method
+from tests.compare import assert_close, assert_same
+
+HALVES = ("bfloat16", "float16")
+KEPT = ("float32", "float64", "complex64", "complex128", *HALVES)
+
+each_half = pytest.mark.parametrize("dtype", HALVES)
+each_exact_method = pytest.mark.parametrize("method", [m for m in METHODS if m != "fourier"])
+
+
+def gradients(conv, x, kernel, y_bar):
+    """Value and cotangents of a convolution."""
+    y, transpose = jax.vjp(conv, x, kernel)
+    return (y, *transpose(y_bar))
+
+
+@pytest.mark.parametrize("dtype", KEPT)
+@each_method
+@each_case(CONV_CASES, "groups")
+def test_dtype_is_kept(case, method, dtype):
+    x, kernel, y_bar = data = case.data(dtype)
+    options = {**case.options, "method": method}
+    evaluate = jax.jit(lambda *data: gradients(lambda *a: jconv.conv(*a, **options), *data))
+    defined = (
+        definition.conv(x, kernel, **case.options),
+        definition.conv_transpose(y_bar, kernel, size=case.size, **case.options),
+        definition.kernel_gradient(x, y_bar, case.taps, **case.options),
+    )
+    for actual, expected in zip(evaluate(*data), defined, strict=True):
+        assert_close(actual, expected, dtype, case.terms)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int8", "uint8"])
+@each_exact_method
+@each_case(CONV_CASES, "rank 1, no batch axis", "dilation and stride", "groups")
+def test_integers_are_exact(case, method, dtype):
+    x, kernel, y = case.data(dtype)
+    kernel = kernel // 2  # the sums fit
+    y_of = jconv.conv(x, kernel, method=method, **case.options)
+    assert y_of.dtype == dtype
+    assert_same(y_of, definition.conv(x, kernel, **case.options).astype(dtype))
+    x_of = jconv.conv_transpose(y, kernel, size=case.size, method=method, **case.options)
+    assert x_of.dtype == dtype
+    expected = definition.conv_transpose(y, kernel, size=case.size, **case.options)
+    assert_same(x_of, expected.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_fourier_refuses_integers(dtype):
+    x, kernel = dense((5, 1), dtype, seed=0), dense((2, 1, 1), dtype, seed=1)
+    with pytest.raises(ValueError, match="method"):
+        jconv.conv(x, kernel, method="fourier")
+
+
+# Accumulation
+
+
+def lax_conv(x, kernel, **options):
+    return lax.conv_general_dilated(
+        x, kernel, (1,), "VALID", dimension_numbers=("NHC", "HIO", "NHC"), **options
+    )
+
+
+def root_mean_square(error):
+    return np.sqrt(np.mean(np.square(error)))
+
+
+@each_half
+@each_method
+def test_accumulation_is_as_accurate_as_that_of_lax(method, dtype):
+    channels = 256
+    x, y_bar = dense((2, 40, channels), dtype, 0), dense((2, 36, 8), dtype, 2)
+    kernel = (dense((5, channels, 8), "float64", 1) / np.sqrt(5 * channels)).astype(dtype)
+    defined = (
+        definition.conv(x, kernel),
+        definition.conv_transpose(y_bar, kernel),
+        definition.kernel_gradient(x, y_bar, (5,)),
+    )
+    data = jnp.asarray(x), jnp.asarray(kernel), jnp.asarray(y_bar)
+    by_lax = gradients(lax_conv, *data)
+    by_jconv = gradients(lambda *a: jconv.conv(*a, method=method), *data)
+    for actual, reference, expected in zip(by_jconv, by_lax, defined, strict=True):
+        error = root_mean_square(definition.wide(actual) - expected)
+        error_of_lax = root_mean_square(definition.wide(reference) - expected)
+        assert error <= 1.02 * error_of_lax
+
+
+@each_half
+@each_method
+def test_preferred_element_type(method, dtype):
+    """The result keeps what the sum holds: products of half floats are exact in float32."""
+    x, kernel = dense((2, 12, 16), dtype, 0), dense((3, 16, 4), dtype, 1)
+    y = jconv.conv(x, kernel, method=method, preferred_element_type=jnp.float32)
+    assert_close(y, definition.conv(x, kernel), "float32", terms=48)
+
+
+@each_half
+@each_method
+def test_preferred_element_type_leaves_gradients_their_dtype(method, dtype):
+    x, kernel = dense((2, 12, 16), dtype, 0), dense((3, 16, 4), dtype, 1)
+    y_bar = dense((2, 10, 4), "float32", 2)
+
+    def conv(x, kernel):
+        return jconv.conv(x, kernel, method=method, preferred_element_type=jnp.float32)
+
+    _, x_bar, kernel_bar = gradients(conv, jnp.asarray(x), jnp.asarray(kernel), y_bar)
+    assert_close(x_bar, definition.conv_transpose(y_bar, kernel), dtype, terms=12)
+    assert_close(kernel_bar, definition.kernel_gradient(x, y_bar, (3,)), dtype, terms=20)
+
+
+@each_exact_method
+def test_preferred_element_type_of_integers(method):
+    x, kernel = dense((2, 12, 16), "int8", 0) * 31, dense((3, 16, 4), "int8", 1) * 31
+    y = jconv.conv(x, kernel, method=method, preferred_element_type=jnp.int32)
+    assert y.dtype == "int32"
+    assert_same(y, definition.conv(x, kernel))
+
+
+@pytest.mark.parametrize("precision", ["highest", "float32", lax.Precision.HIGH, None])
+@each_method
+@each_case(CONV_CASES, "groups")
+def test_precision_is_accepted(case, method, precision):
+    x, kernel, _ = case.data("float32")
+    y = jconv.conv(x, kernel, precision=precision, method=method, **case.options)
+    assert_close(y, definition.conv(x, kernel, **case.options), "float32", case.terms)

@@ -1,0 +1,308 @@
+"""The experiments: they run, resume bit for bit, and refuse damaged files with a reason."""
+
+import gc
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import checkpoints, data, formats, train, training
+from experiments.__main__ import scripts
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def strict_jax():
+    """Overrides the fixture of that name: experiments run as their users run them."""
+
+
+def test_every_script_says_its_purpose_and_minutes():
+    modules = (ROOT / "experiments").glob("[!_]*.py")
+    runnable = {path.stem for path in modules if "__main__" in path.read_text()}
+    assert set(scripts(ROOT / "experiments")) == runnable
+
+
+# Training
+
+
+def test_quick_run_reports_and_draws(tmp_path, capsys):
+    train.main(["--quick", "--results", str(tmp_path)])
+    result = json.loads((tmp_path / "train.json").read_text())
+    comparison = result["comparison"]
+    assert result["test_accuracy"] > 0.7
+    assert comparison["largest_difference"] < 1e-5 * comparison["largest_gradient"]
+    assert "hand-derived" in capsys.readouterr().out
+    for picture in ("loss", "kernels", "feature_maps", "confusion"):
+        assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    recipe = training.Recipe(epochs=2, batch=128, seed=3, learning_rate=1e-2)
+    return training.prepare(recipe, data.load("digits"))
+
+
+def test_stopped_run_resumes_bit_for_bit(trainer, tmp_path):
+    begin, settings = training.start(trainer), training.settings(trainer)
+    unbroken = training.fit(trainer, begin, save=lambda _: None, save_every=4)
+
+    def save_and_stop(checkpoint):
+        checkpoints.save(tmp_path, settings, checkpoint)
+        if checkpoint.step == 16:  # five steps into the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(trainer, begin, save_and_stop, save_every=4)
+    saved = checkpoints.restore(tmp_path, settings, begin.state)
+    resumed = training.fit(trainer, saved, save=lambda _: None, save_every=4)
+
+    assert saved.step == 16
+    assert resumed.history == unbroken.history
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, unbroken.state)
+
+
+def _start(results, *more):
+    options = ["--quick", "--epochs", "4", "--save-every", "3", "--results", str(results), *more]
+    return subprocess.Popen([sys.executable, "-m", "experiments.train", *options], cwd=ROOT)
+
+
+def _history(results):
+    return json.loads((results / "train.json").read_text())["history"]
+
+
+def test_killed_run_resumes_bit_for_bit(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    unbroken, killed = _start(whole), _start(broken)
+    while not (broken / "checkpoints" / "3").exists():
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert _start(broken, "--resume").wait() == 0
+    assert unbroken.wait() == 0
+    assert _history(broken) == _history(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 10_000}, "`batch` must be 1 to 1437, the training images; got 10000"),
+        ({"batch": 0}, "`batch` must be 1 to 1437, the training images; got 0"),
+        ({"epochs": 0}, "`epochs` must be at least 1; got 0"),
+    ],
+)
+def test_recipe_that_cannot_be_trained(trainer, change, message):
+    with pytest.raises(ValueError, match=message):
+        training.prepare(trainer.recipe._replace(**change), trainer.dataset)
+
+
+# Checkpoints
+
+SETTINGS = {"seed": 0}
+
+
+def _checkpoint(step):
+    state = {"weights": jax.numpy.arange(600.0) * step}
+    return checkpoints.Checkpoint(step, state, {"loss": [1 / 3] * step})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(tmp_path / "run", SETTINGS, _checkpoint(step))
+    return tmp_path / "run"
+
+
+def _restored(directory, **settings):
+    like = _checkpoint(0).state
+    return checkpoints.restore(directory, SETTINGS | settings, like)
+
+
+def _assert_restored(directory, step):
+    restored, expected = _restored(directory), _checkpoint(step)
+    jax.tree.map(np.testing.assert_array_equal, restored, expected)
+
+
+def test_checkpoint_is_restored_as_it_was(saved):
+    _assert_restored(saved, step=3)
+
+
+def _truncate(content):
+    return content[: len(content) // 2]
+
+
+def _empty(content):
+    return b""
+
+
+def _behead(content):
+    return content[1:]
+
+
+def _flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+# Orbax abandons its other reads when one of them fails, and Python complains of them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", [_truncate, _flip])
+def test_damaged_checkpoint_is_refused_and_the_one_before_is_kept(saved, damage, tmp_path):
+    refused = 0
+    for path in filter(Path.is_file, (saved / "3").rglob("*")):
+        content = path.read_bytes()
+        path.write_bytes(damage(content))
+        try:
+            _assert_restored(saved, step=3)
+        except ValueError as error:
+            assert "run/3 must be whole; it is damaged" in str(error)
+            refused += 1
+        path.write_bytes(content)
+    gc.collect()  # of the abandoned reads, here rather than in the next test
+    assert refused > 0
+    (saved / "3").rename(tmp_path / "elsewhere")
+    _assert_restored(saved, step=2)
+
+
+def test_run_with_other_settings_is_not_resumed(saved):
+    with pytest.raises(ValueError, match="must keep its settings; `seed` was 0, got 1"):
+        _restored(saved, seed=1)
+
+
+def test_resuming_from_nothing(tmp_path):
+    with pytest.raises(ValueError, match="must hold a checkpoint to resume from; it has none"):
+        _restored(tmp_path / "empty")
+
+
+def test_earlier_runs_are_set_aside(tmp_path):
+    run = tmp_path / "run"
+    for number in (1, 2):
+        run.mkdir()
+        assert checkpoints.set_aside(run) == tmp_path / f"run-{number}"
+    assert checkpoints.set_aside(run) is None
+
+
+# Data
+
+
+@pytest.mark.parametrize(("source", "count", "size"), [("mnist", 5000, 28), ("digits", 1797, 8)])
+def test_packaged_sets_are_split_by_class(source, count, size):
+    dataset = data.load(source)
+    test_share = np.bincount(dataset.test_labels) / np.bincount(dataset.train_labels)
+    assert len(dataset.train_images) + len(dataset.test_images) == count
+    assert dataset.test_images.shape[1:] == (size, size, 1)
+    assert dataset.train_images.max() == 1
+    np.testing.assert_allclose(test_share, 1 / 4, atol=0.01)
+    for image in dataset.test_images[:9]:
+        assert not (dataset.train_images == image).all((1, 2, 3)).any()
+
+
+@pytest.mark.parametrize("source", ["letters", "mnist:here", "idx", "cifar10:"])
+def test_unknown_source(source):
+    with pytest.raises(ValueError, match="`data` must be mnist, digits, idx:DIRECTORY or cifar10"):
+        data.load(source)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 5, 6), dtype=np.uint8)
+LABELS = np.array([2, 0, 1, 2], np.uint8)
+
+
+def _idx(array):
+    sizes = np.array(array.shape, ">u4").tobytes()
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()
+
+
+@pytest.fixture(params=["plain", "gzipped"])
+def idx_directory(request, tmp_path):
+    parts = {"train": slice(None), "t10k": slice(3)}
+    for part, rows in parts.items():
+        for name, array in (("images-idx3", IMAGES), ("labels-idx1", LABELS)):
+            path, content = tmp_path / f"{part}-{name}-ubyte", _idx(array[rows])
+            if request.param == "gzipped":
+                path, content = path.with_name(f"{path.name}.gz"), gzip.compress(content)
+            path.write_bytes(content)
+    return tmp_path
+
+
+def test_idx_files_are_read(idx_directory):
+    dataset = data.load(f"idx:{idx_directory}")
+    np.testing.assert_allclose(dataset.train_images[..., 0], IMAGES / 255, rtol=1e-6)
+    np.testing.assert_array_equal(dataset.train_labels, LABELS)
+    np.testing.assert_array_equal(dataset.test_labels, LABELS[:3])
+    assert dataset.names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("damage", [_truncate, _empty, _behead])
+def test_damaged_idx_file_is_refused(idx_directory, damage):
+    for path in idx_directory.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(damage(content))
+        with pytest.raises(ValueError, match=f"{path.name} must"):
+            data.load(f"idx:{idx_directory}")
+        path.write_bytes(content)
+
+
+def test_missing_idx_file(idx_directory):
+    for path in idx_directory.iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match=f"must hold {path.name.removesuffix('.gz')}"):
+            data.load(f"idx:{idx_directory}")
+        path.write_bytes(content)
+
+
+def test_idx_images_without_a_label_each(idx_directory):
+    (idx_directory / "train-labels-idx1-ubyte").write_bytes(_idx(LABELS[:2]))
+    with pytest.raises(ValueError, match="a label for each; got 4 images and 2 labels"):
+        formats.idx(idx_directory)
+
+
+@pytest.fixture
+def cifar_directory(tmp_path):
+    """Three images a file, red, green and blue of different brightness."""
+    pixels = np.arange(3, dtype=np.uint8).repeat(32 * 32)
+    names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
+    for label, name in enumerate(names):
+        record = bytes([label]) + pixels.tobytes()
+        (tmp_path / f"{name}.bin").write_bytes(record * 3)
+    return tmp_path
+
+
+def test_cifar10_files_are_read(cifar_directory):
+    dataset = data.load(f"cifar10:{cifar_directory}")
+    assert dataset.train_images.shape == (15, 32, 32, 3)
+    np.testing.assert_allclose(dataset.train_images[0, 7, 9] * 255, [0, 1, 2])
+    np.testing.assert_array_equal(dataset.train_labels, np.arange(5).repeat(3))
+    np.testing.assert_array_equal(dataset.test_labels, [5, 5, 5])
+    assert dataset.names[5] == "dog"
+
+
+def _mislabel(content):
+    return b"\xff" + content[1:]
+
+
+@pytest.mark.parametrize("damage", [_truncate, _empty, _behead, _mislabel])
+def test_damaged_cifar10_file_is_refused(cifar_directory, damage):
+    path = cifar_directory / "data_batch_3.bin"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"data_batch_3.bin must hold"):
+        data.load(f"cifar10:{cifar_directory}")
+
+
+def test_missing_cifar10_file(cifar_directory):
+    (cifar_directory / "test_batch.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"must hold test_batch.bin"):
+        data.load(f"cifar10:{cifar_directory}")
+
+
+def test_script_ends_with_the_reason(tmp_path):
+    with pytest.raises(SystemExit, match="must hold train-images-idx3-ubyte"):
+        train.main(["--data", f"idx:{tmp_path}", "--results", str(tmp_path)])

@@ -1,0 +1,344 @@
+"""Pooling: values, winners and gradients, against the loops and against torch."""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jconv
+from jconv.testing import assert_adjoint, assert_agree, assert_rule
+from tests import definition, strategies
+from tests.cases import POOL_CASES, dense, each_case, named
+from tests.compare import assert_close, assert_same
+
+EXTREMES = {
+    "max": (jconv.max_pool, definition.max_pool),
+    "min": (jconv.min_pool, definition.min_pool),
+}
+each_extreme = pytest.mark.parametrize("kind", EXTREMES)
+
+AVERAGES = [
+    {"count_include_pad": count_include_pad, "divisor": divisor}
+    for count_include_pad, divisor in itertools.product([True, False], [None, 3])
+]
+SMOOTH = "overlapping", "dilation", "ceil mode beyond the padding", "crop"
+
+
+def assert_winners(case, kind, x):
+    """Values, indices and gradient of a max or min pooling of `x` are the definition's."""
+    pool, defined = EXTREMES[kind]
+    values, indices = defined(x, case.window, **case.options)
+    y_bar = dense(values.shape, "float32", seed=1)
+
+    @jax.jit
+    def evaluate(x):
+        y, transpose = jax.vjp(lambda x: pool(x, case.window, **case.options), x)
+        winners = pool(x, case.window, return_indices=True, **case.options)
+        return y, winners, transpose(y_bar)[0]
+
+    y, (y_again, winners), x_bar = evaluate(x)
+    assert winners.dtype == "int32"
+    assert y.dtype == x.dtype
+    assert_same(winners, indices)
+    assert_same(y, values)
+    assert_same(y_again, values)
+    expected = definition.extreme_pool_gradient(y_bar, indices, case.size)
+    assert_close(x_bar, expected, "float32", terms=math.prod(case.window))
+
+
+@each_extreme
+@each_case(POOL_CASES)
+def test_winners(case, kind):
+    assert_winners(case, kind, dense(case.shape, "float32", seed=0))
+
+
+@each_extreme
+@each_case(POOL_CASES, "overlapping", "dilation", "ceil mode", "windows of only padding")
+def test_first_of_equals_wins(case, kind):
+    assert_winners(case, kind, dense(case.shape, "int8", seed=0).clip(0, 1).astype("float32"))
+
+
+@each_extreme
+@each_case(POOL_CASES, "overlapping", "dilation", "ceil mode", "windows of only padding")
+def test_first_nan_wins(case, kind):
+    x = dense(case.shape, "float32", seed=0)
+    x[np.random.default_rng(1).random(x.shape) < 0.3] = np.nan
+    assert_winners(case, kind, x)
+
+
+@each_extreme
+@pytest.mark.parametrize("value", [-np.inf, np.inf])
+@each_case(POOL_CASES, "overlapping", "ceil mode", "windows of only padding")
+def test_infinities(case, value, kind):
+    """Where nothing but the neutral value is seen, the first position seen wins."""
+    x = dense(case.shape, "float32", seed=0)
+    x[np.random.default_rng(1).random(x.shape) < 0.8] = value
+    assert_winners(case, kind, x)
+
+
+@each_extreme
+@settings(max_examples=15)
+@given(case=strategies.pool_cases(), seed=st.integers(0, 9))
+def test_winners_of_drawn_options(case, kind, seed):
+    assert_winners(case, kind, dense(case.shape, "float32", seed))
+
+
+def test_a_window_of_only_padding_has_no_winner():
+    x, options = dense((2, 3, 1), "float32", seed=0), {"padding": ((4, 0),), "stride": 2}
+    y, winners = jconv.max_pool(x, (2,), return_indices=True, **options)
+    assert_same(y[:, :2], np.full((2, 2, 1), -np.inf))
+    assert_same(winners[:, :2], np.full((2, 2, 1), -1))
+    x_bar = jax.grad(lambda x: jconv.max_pool(x, (2,), **options).sum())(x)
+    assert np.isfinite(x_bar).all()
+
+
+@each_extreme
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16", "int32", "int8", "uint8"])
+@each_case(POOL_CASES, "windows of only padding")
+def test_extremes_keep_the_dtype(case, dtype, kind):
+    pool, defined = EXTREMES[kind]
+    x = dense(case.shape, dtype, seed=0)
+    y, winners = pool(x, case.window, return_indices=True, **case.options)
+    values, indices = defined(x, case.window, **case.options)
+    assert y.dtype == dtype
+    assert_same(y, values)
+    assert_same(winners, indices)
+
+
+# Averages and sums
+
+
+def assert_average(case, pool, defined, defined_gradient, dtype="float32"):
+    x = dense(case.shape, dtype, seed=0)
+    expected = defined(x, case.window, **case.options)
+    y_bar = dense(expected.shape, dtype, seed=1)
+
+    @jax.jit
+    def evaluate(x):
+        y, transpose = jax.vjp(lambda x: pool(x, case.window, **case.options), x)
+        return y, transpose(y_bar)[0]
+
+    y, x_bar = evaluate(x)
+    terms = math.prod(case.window)
+    assert_close(y, expected, dtype, terms)
+    expected = defined_gradient(y_bar, case.size, case.window, **case.options)
+    assert_close(x_bar, expected, dtype, terms)
+
+
+def assert_avg_pool(case, options, dtype="float32"):
+    """`avg_pool` with these options of its own."""
+    functions = jconv.avg_pool, definition.avg_pool, definition.avg_pool_gradient
+    assert_average(case, *(functools.partial(f, **options) for f in functions), dtype)
+
+
+@pytest.mark.parametrize("options", AVERAGES, ids=str)
+@each_case(POOL_CASES)
+def test_avg_pool(case, options):
+    assert_avg_pool(case, options)
+
+
+@settings(max_examples=15)
+@given(case=strategies.pool_cases(), options=st.sampled_from(AVERAGES))
+def test_avg_pool_of_drawn_options(case, options):
+    assert_avg_pool(case, options)
+
+
+@each_case(POOL_CASES)
+def test_sum_pool(case):
+    assert_average(case, jconv.sum_pool, definition.sum_pool, definition.sum_pool_gradient)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16", "complex64"])
+@each_case(POOL_CASES, "overlapping")
+def test_averages_keep_the_dtype(case, dtype):
+    assert_avg_pool(case, {}, dtype)
+    assert_average(case, jconv.sum_pool, definition.sum_pool, definition.sum_pool_gradient, dtype)
+
+
+# Rules
+
+
+@pytest.mark.parametrize("pool", [jconv.max_pool, jconv.min_pool, jconv.avg_pool, jconv.sum_pool])
+@each_case(POOL_CASES, *SMOOTH)
+def test_rule_to_third_order(case, pool):
+    ruled = functools.partial(pool, window=case.window, **case.options)
+    plain = functools.partial(ruled, custom_vjp=False)
+    # Entries a whole step apart keep their order when the law moves its point.
+    x = 2.0 ** np.random.default_rng(0).permutation(math.prod(case.shape)).reshape(case.shape)
+    assert_rule(ruled, plain, (np.log2(1 + x),), order=3, draws=1)
+
+
+@pytest.mark.parametrize("return_indices", [False, True])
+def test_zeroed_max_pool_rule_is_caught(return_indices):
+    def plain(x):
+        return jconv.max_pool(x, (2,), return_indices=return_indices, custom_vjp=False)
+
+    wrong = jax.custom_vjp(plain)
+    wrong.defvjp(lambda x: (plain(x), x), lambda x, _: (jnp.zeros_like(x),))
+    with pytest.raises(AssertionError):
+        assert_rule(wrong, plain, (dense((2, 6, 3), "float32", seed=0),))
+
+
+@pytest.mark.parametrize("pool", [jconv.avg_pool, jconv.sum_pool])
+@each_case(POOL_CASES, *SMOOTH)
+def test_averages_have_adjoints(case, pool):
+    x = dense(case.shape, "float32", seed=0)
+    y, transpose = jax.vjp(lambda x: pool(x, case.window, **case.options), x)
+    assert_adjoint(lambda x: pool(x, case.window, **case.options), lambda y: transpose(y)[0], x, y)
+
+
+@pytest.mark.parametrize("pool", [jconv.max_pool, jconv.min_pool, jconv.avg_pool, jconv.sum_pool])
+@each_case(POOL_CASES, "overlapping")
+def test_transforms(case, pool):
+    xs = dense((3, *case.shape), "float64", seed=0)
+    direction = dense(case.shape, "float64", seed=1)
+
+    def loss(x):
+        return jnp.sum(jnp.tanh(pool(x, case.window, **case.options)))
+
+    def plain_loss(x):
+        return jnp.sum(jnp.tanh(pool(x, case.window, custom_vjp=False, **case.options)))
+
+    def product(loss):
+        return jax.jit(lambda x: jax.jvp(jax.grad(loss), (x,), (direction,))[1])(xs[0])
+
+    one_by_one = jnp.stack([jax.grad(loss)(x) for x in xs])
+    assert_agree(jax.jit(jax.vmap(jax.grad(loss)))(xs), one_by_one)
+    assert_agree(jax.grad(lambda xs: jax.vmap(loss)(xs).sum())(xs), one_by_one)
+    assert_agree(jax.vmap(jax.grad(jax.checkpoint(loss)))(xs), one_by_one)
+    assert_agree(product(loss), product(plain_loss))
+
+
+def test_winners_under_vmap():
+    x = dense((2, 3, 6, 5, 2), "float32", seed=0)
+    pool = functools.partial(jconv.max_pool, window=(3, 2), padding=1, return_indices=True)
+    assert_agree(jax.vmap(pool)(x), pool(x))
+
+
+@pytest.mark.parametrize("pool", [jconv.max_pool, jconv.min_pool, jconv.avg_pool, jconv.sum_pool])
+def test_window_of_one_int_leaves_the_first_and_last_axis(pool):
+    x = dense((2, 6, 5, 4, 3), "float32", seed=0)
+    assert_same(pool(x, 2), pool(x, (2, 2, 2)))
+    assert_same(pool(x, 2, stride=1), pool(x, (2, 2, 2), stride=(1, 1, 1)))
+
+
+# Drop and unpool
+
+
+@pytest.mark.parametrize(
+    ("stride", "offset"), [((2, 3), 0), ((2, 3), (1, 2)), (2, 0), (3, 1), ((1, 7), 0)]
+)
+def test_drop(stride, offset):
+    x = dense((2, 7, 8, 3), "float32", seed=0)
+    y, transpose = jax.vjp(lambda x: jconv.drop(x, stride, offset=offset), x)
+    assert_same(y, definition.drop(x, stride, offset=offset))
+    y_bar = dense(y.shape, "float32", seed=1)
+    x_bar = np.zeros_like(x)
+    definition.drop(x_bar, stride, offset=offset)[:] = y_bar
+    assert_same(transpose(y_bar)[0], x_bar)
+
+
+def test_drop_after_conv_is_stride():
+    x, kernel = dense((2, 8, 7, 3), "float32", 0), dense((3, 2, 3, 4), "float32", 1)
+    y = jconv.drop(jconv.conv(x, kernel, padding=1), (3, 2))
+    expected = definition.conv(x, kernel, padding=1, stride=(3, 2))
+    assert_close(y, expected, "float32", terms=18)
+
+
+@each_case(POOL_CASES, "rank 1, no batch axis", "rank 2", "stride beyond the window", "rank 3")
+def test_max_unpool(case):
+    x = dense(case.shape, "float32", seed=0)
+    y, indices = definition.max_pool(x, case.window, **case.options)
+    unpooled, transpose = jax.vjp(lambda y: jconv.max_unpool(y, indices, case.size), y)
+    assert_same(unpooled, definition.max_unpool(y, indices, case.size))
+    x_bar = dense(x.shape, "float32", seed=1)
+    flat = x_bar.reshape(*case.batch, math.prod(case.size), case.channels)
+    taken = np.take_along_axis(
+        flat, indices.reshape(*case.batch, -1, case.channels), axis=len(case.batch)
+    )
+    assert_same(transpose(x_bar)[0], taken.reshape(y.shape))
+
+
+def test_max_unpool_leaves_out_windows_without_a_winner():
+    (case,) = named(POOL_CASES, "windows of only padding")
+    x = dense(case.shape, "float32", seed=0)
+    y, indices = jconv.max_pool(x, case.window, return_indices=True, **case.options)
+    unpooled = jconv.max_unpool(y, indices, case.size)
+    assert_same(unpooled, definition.max_unpool(y, np.asarray(indices), case.size))
+
+
+# Torch
+
+torch_like = each_case(
+    POOL_CASES,
+    "rank 1, no batch axis",
+    "rank 2",
+    "rank 3",
+    "overlapping",
+    "stride beyond the window",
+    "dilation",
+    "ceil mode",
+    "ceil mode beyond the padding",
+    "ceil mode leaves a window out",
+    "window wider than the input",
+)
+
+
+def to_torch(x, rank):
+    """`[*batch, *size, channels]` as a leaf of shape `[*batch, channels, *size]`."""
+    torch = pytest.importorskip("torch")
+    return torch.tensor(np.moveaxis(x, -1, x.ndim - rank - 1), requires_grad=True)
+
+
+def from_torch(x, rank):
+    return np.moveaxis(x.detach().numpy(), -1 - rank, -1)
+
+
+def torch_pool(kind, case):
+    rank = len(case.window)
+    functional = pytest.importorskip("torch.nn.functional")
+    return functools.partial(
+        getattr(functional, f"{kind}_pool{rank}d"),
+        kernel_size=case.window,
+        **{"stride": case.window, **case.options},
+    )
+
+
+@torch_like
+def test_max_pool_agrees_with_torch(case):
+    rank, x = len(case.window), dense(case.shape, "float32", seed=0)
+    leaf = to_torch(x, rank)
+    theirs, their_winners = torch_pool("max", case)(leaf, return_indices=True)
+    pool = functools.partial(jconv.max_pool, window=case.window, **case.options)
+    ours, winners = pool(x, return_indices=True)
+    assert_same(ours, from_torch(theirs, rank))
+    assert_same(winners, from_torch(their_winners, rank))
+    theirs.square().sum().backward()
+    x_bar = jax.grad(lambda x: jnp.sum(pool(x) ** 2))(x)
+    assert_close(x_bar, from_torch(leaf.grad, rank), "float32", terms=9)
+
+
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@torch_like
+def test_avg_pool_agrees_with_torch(case, count_include_pad):
+    if "dilation" in case.options:
+        pytest.skip("torch averages no dilated windows")
+    rank, x = len(case.window), dense(case.shape, "float32", seed=0)
+    leaf = to_torch(x, rank)
+    options = {"count_include_pad": count_include_pad}
+    if rank > 1:
+        theirs = torch_pool("avg", case)(leaf, divisor_override=5, **options)
+        ours = jconv.avg_pool(x, case.window, divisor=5, **case.options, **options)
+        assert_close(ours, from_torch(theirs, rank), "float32", terms=9)
+    theirs = torch_pool("avg", case)(leaf, **options)
+    pool = functools.partial(jconv.avg_pool, window=case.window, **case.options, **options)
+    assert_close(pool(x), from_torch(theirs, rank), "float32", terms=9)
+    theirs.square().sum().backward()
+    x_bar = jax.grad(lambda x: jnp.sum(pool(x) ** 2))(x)
+    assert_close(x_bar, from_torch(leaf.grad, rank), "float32", terms=9)
