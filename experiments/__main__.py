@@ -25,8 +25,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="run every script with --quick")
     quick = parser.parse_args().quick
-    for name, (purpose, minutes) in scripts(Path(__file__).parent).items():
-        print(f"python -m experiments.{name:<12} {minutes:>4} min  {purpose}", flush=True)
+    found = scripts(Path(__file__).parent)
+    width = max(map(len, found))
+    for name, (purpose, minutes) in found.items():
+        print(f"python -m experiments.{name:<{width}} {minutes:>4} min  {purpose}", flush=True)
         if quick:
             subprocess.run([sys.executable, "-m", f"experiments.{name}", "--quick"], check=True)
 

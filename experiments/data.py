@@ -51,15 +51,16 @@ def _mnist() -> Dataset:
 
 
 def _digits() -> Dataset:
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
     return _split(pixels.reshape(-1, 8, 8, 1), labels, brightest=16)
 
 
 def _split(images: np.ndarray, labels: np.ndarray, brightest: int) -> Dataset:
-    train, test, train_labels, test_labels = train_test_split(
-        images, labels, test_size=_TEST_SHARE, stratify=labels, random_state=_SPLIT_SEED
+    rows = train_test_split(
+        range(len(labels)), test_size=_TEST_SHARE, stratify=labels, random_state=_SPLIT_SEED
     )
-    return _dataset((train, train_labels), (test, test_labels), brightest)
+    train, test = map(np.asarray, rows)
+    return _dataset((images[train], labels[train]), (images[test], labels[test]), brightest)
 
 
 def _idx(directory: Path) -> Dataset:

@@ -5,7 +5,7 @@ image -> conv 5x5, relu, max pool 2x2 -> conv 5x5, relu, max pool 2x2 -> dense -
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class Layers(NamedTuple):
     """Where the net takes its convolution and its pooling from."""
 
     conv: Callable[[jax.Array, jax.Array], jax.Array]
-    max_pool: Callable[[jax.Array], jax.Array]
+    max_pool: Callable[[jax.Array], Any]
 
 
 def _lax_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:

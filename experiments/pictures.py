@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
 from experiments import net
@@ -43,9 +43,13 @@ def loss_curves(history: dict[str, list[float]], steps_per_epoch: int) -> Figure
     _by_epoch(right, 1 - accuracy.reshape(-1, steps_per_epoch).mean(1), 1 - test_accuracy)
     right.set_title("Share of images mistaken")
     right.set_yscale("log", nonpositive="clip", subs=(2, 5))
-    for formatted in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
-        formatted(PercentFormatter(1, decimals=None))
+    right.yaxis.set_major_formatter(_percent)
+    right.yaxis.set_minor_formatter(_percent)
     return figure
+
+
+def _percent(share: float, _: int) -> str:
+    return f"{100 * share:g} %"
 
 
 def _by_epoch(axes: Axes, train: np.ndarray, test: np.ndarray) -> None:
@@ -81,12 +85,12 @@ def feature_maps(params: net.Params, image: np.ndarray) -> Figure:
     trace = jax.jit(net.feature_maps, static_argnames="layers")
     stages = [np.asarray(maps[0]) for maps in trace(params, image[None], layers=net.HAND_DERIVED)]
     figure = Figure(figsize=(12, 1.2 * len(stages) + 0.4), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 3))
-    (axes,) = _bare(left.subplots())
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 3)).flat
+    (axes,) = _bare(left.subplots(squeeze=False))
     axes.imshow(image.squeeze(), cmap="gray")
     axes.set_title("the image")
     right.suptitle("the maps that respond most")
-    grid = right.subplots(len(stages), _COLUMNS)
+    grid = right.subplots(len(stages), _COLUMNS, squeeze=False)
     _bare(grid)
     for number, (convolved, pooled) in enumerate(zip(stages[::2], stages[1::2], strict=True)):
         strongest = np.argsort(-convolved.mean((0, 1)))[:_COLUMNS]
@@ -106,14 +110,16 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, names: Sequence[str]) -> 
     right = np.eye(len(names), dtype=bool)
     mistakes = np.where(right, 0, counts)
     shades = np.where(right, -0.2, 0.6 * mistakes / max(4, mistakes.max()))
-    figure = Figure(figsize=(0.5 * len(names) + 1.2,) * 2, layout="constrained")
+    side = 0.5 * len(names) + 1.2
+    figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shades, cmap="RdBu_r", vmin=-1, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         if count:
             axes.text(column, row, str(count), ha="center", va="center")
-    turn = 45 if max(map(len, names)) > 2 else 0
-    axes.set_xticks(range(len(names)), names, rotation=turn)
+    axes.set_xticks(range(len(names)), names)
+    if max(map(len, names)) > 2:
+        axes.tick_params("x", rotation=45, rotation_mode="xtick")
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="guess", ylabel="class")
     axes.set_title(f"{mistakes.sum()} of {counts.sum()} test images are mistaken")
@@ -125,9 +131,9 @@ def confusion(labels: np.ndarray, guesses: np.ndarray, names: Sequence[str]) -> 
     return figure
 
 
-def _bare(grid: Axes | np.ndarray) -> list[Axes]:
+def _bare(grid: np.ndarray) -> list[Axes]:
     """The axes of a grid, row by row, without ticks or frames."""
-    every = list(np.ravel(grid))
+    every = list(grid.flat)
     for axes in every:
         axes.set(xticks=[], yticks=[], frame_on=False)
     return every

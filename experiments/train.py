@@ -1,4 +1,4 @@
-"""Train a small CNN on real images, and set the hand-derived rules against autodiff. (3 minutes)
+"""Train a small CNN on real images, and set the hand-derived rules against autodiff. (2 minutes)
 
 Reports the accuracy on images that training never saw, how long a training step takes with jconv's
 rules and with JAX's derivative of `jax.lax`, and how far their gradients differ. Draws the loss,
@@ -26,7 +26,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", default="mnist", help="mnist, digits, idx:DIRECTORY or cifar10:DIRECTORY")
-    add("--epochs", type=int, default=20, help="how often training sees every image")
+    add("--epochs", type=int, default=40, help="how often training sees every image")
     add("--batch", type=int, default=64, help="images a step")
     add("--seed", type=int, default=0, help="of the first weights, the order and the shifts")
     add("--learning-rate", type=float, default=2e-3, help="at its peak")

@@ -9,7 +9,7 @@ import functools
 import itertools
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def _step(
         state.params, images, labels, layers
     )
     updates, optimizer_state = optimizer.update(gradient, state.optimizer)
-    params = optax.apply_updates(state.params, updates)
+    params = cast(net.Params, optax.apply_updates(state.params, updates))
     return State(state.step + 1, params, optimizer_state), loss, accuracy
 
 
@@ -125,8 +125,8 @@ def batches(count: int, batch: int, seed: int, first: int) -> Iterator[np.ndarra
     >>> sorted(np.concatenate([next(order), next(order)]).tolist())
     [0, 1, 2, 3]
     """
-    epoch, done = divmod(first, count // batch)
-    for epoch in itertools.count(epoch):
+    begun, done = divmod(first, count // batch)
+    for epoch in itertools.count(begun):
         order = np.random.default_rng((seed, epoch)).permutation(count)
         yield from order[: count // batch * batch].reshape(-1, batch)[done:]
         done = 0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array, lax
 
 
@@ -54,24 +55,62 @@ def linear(plain: Callable, adjoint: Callable, static: Any, a: Array):
     return ruled(a)
 
 
-def selection(choose: Callable, scatter: Callable, static: Any, a: Array):
+def selection(choose: Callable, gather: Callable, scatter: Callable, static: Any, a: Array, reverse=True):
     """`choose(static, a) -> (values, winners)`: entries of `a`, and integers that say which.
 
-    <values, c> == <a, scatter(winners, c)>, with `winners` held fixed.
+    values == gather(static, winners, a);  <values, c> == <a, scatter(static, winners, c)>
+
+    A small change of `a` changes no winner. So forward mode gathers the tangent at the winners, and the rule,
+    left out where `reverse` is False, scatters the cotangent there; neither differentiates the choice.
     """
+
+    @jax.custom_jvp
+    def chosen(a):
+        return choose(static, a)
+
+    @chosen.defjvp
+    def tangent(primals, tangents):
+        values, winners = chosen(*primals)
+        moved = gather(static, winners, tangents[0])
+        return (values, winners), (moved, np.zeros(winners.shape, jax.dtypes.float0))
+
+    if not reverse:
+        return chosen(a)
 
     @jax.custom_vjp
     def ruled(a):
-        return choose(static, a)
+        return chosen(a)
 
     def forward(a):
-        values, winners = choose(static, a)
+        values, winners = chosen(a)
         type_of_a = lax.slice(a, (0,) * a.ndim, (0,) * a.ndim)
         return (values, winners), (type_of_a, winners)
 
     def backward(saved, cotangents):
         type_of_a, winners = saved
         return (_cotangent(scatter(static, winners, cotangents[0]), type_of_a),)
+
+    ruled.defvjp(forward, backward)
+    return ruled(a)
+
+
+def pointwise(plain: Callable, adjoint: Callable, static: Any, a: Array):
+    """`plain(static, a)`, nonlinear, with its derivative's adjoint as its rule.
+
+    <d plain(a)[da], c> == <da, adjoint(static, a, plain(static, a), c)>
+    """
+
+    @jax.custom_vjp
+    def ruled(a):
+        return plain(static, a)
+
+    def forward(a):
+        values = plain(static, a)
+        return values, (a, values)
+
+    def backward(saved, c):
+        a, values = saved
+        return (_cotangent(adjoint(static, a, values, c), a),)
 
     ruled.defvjp(forward, backward)
     return ruled(a)

@@ -56,6 +56,13 @@ def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
     return jnp.moveaxis(k, 0, 1).reshape(k.shape[1], -1)
 
 
+def swap_channels(k: Array, groups: int) -> Array:
+    """The kernel seen from its other side: `[*taps, in // groups, out]` to `[*taps, out // groups, in]`."""
+    *taps, inputs, out = k.shape
+    grouped = k.reshape(*taps, inputs, groups, out // groups)
+    return jnp.swapaxes(grouped, -1, -3).reshape(*taps, out // groups, groups * inputs)
+
+
 def _rows(a: Array) -> Array:
     """`[..., c]` as a matrix: one plain product instead of one with several free axes."""
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])

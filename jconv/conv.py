@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import adjoint, geometry, planner
+from jconv import adjoint, geometry
+from jconv.faces import evaluate
 from jconv.geometry import Ints, Padding, Spec, Window
 from jconv.methods import METHODS
 from jconv.padding import padded, unpadded
@@ -344,8 +345,8 @@ def _face(face: str, static, a: Array, b: Array) -> Array:
     spec, method = static
     common = jnp.result_type(a, b)
     a, b = a.astype(common), b.astype(common)
-    evaluate = getattr(METHODS[planner.choose(face, spec, method)], face)
-    return evaluate(spec, a, b).astype(common if spec.preferred is None else spec.preferred)
+    out = evaluate(face, spec, method, a, b)
+    return out.astype(common if spec.preferred is None else spec.preferred)
 
 
 def _forward(static, x: Array, kernel: Array) -> Array:

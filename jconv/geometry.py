@@ -100,6 +100,22 @@ class Spec:
         return dataclasses.replace(self, windows=tuple(w.padded() for w in self.windows))
 
 
+def transposed(spec: Spec) -> Spec:
+    """The stride-1 convolution of `y` by the reversed kernel that is the input adjoint of `spec`.
+
+    Only for stride 1 and undilated inputs.
+    """
+    return dataclasses.replace(
+        spec,
+        windows=tuple(
+            dataclasses.replace(
+                w, size=w.out, low=w.reach - w.low, high=w.size - w.out + w.low
+            )
+            for w in spec.windows
+        ),
+    )
+
+
 def spread(size: int, dilation: int) -> int:
     """The size of an axis once `dilation - 1` zeros stand between its entries."""
     return (size - 1) * dilation + 1 if size else 0
@@ -339,3 +355,16 @@ def _smallest_axis(axis: int, out: int, taps: int, options: dict[str, Any]) -> i
 def positions(sizes: Sequence[int]) -> int:
     """How many positions a spatial size holds."""
     return math.prod(sizes)
+
+
+def fast_length(least: int) -> int:
+    """The smallest length of at least `least` with no prime factor above 5."""
+    length = least
+    while True:
+        rest = length
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 1

@@ -175,6 +175,11 @@ def crop(
     return lax.slice(x, starts, limits, steps)
 
 
+def cut(x: Array, starts: Sequence[Array | int], sizes: Sequence[int]) -> Array:
+    """`sizes` entries of each axis from traced `starts`, whatever integers these are."""
+    return lax.dynamic_slice(x, [jnp.asarray(s, jnp.int32) for s in starts], sizes)
+
+
 # ---------------------------------------------------------------- the other modes, as runs
 
 

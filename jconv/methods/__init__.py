@@ -6,7 +6,7 @@
 kernel is not flipped: a method knows nothing of batch axes, boundary modes or `flip`.
 """
 
-from jconv.methods import direct, fourier, patches, shifts, toeplitz
+from jconv.methods import direct, fourier, kn2row, lanes, patches, shifts, toeplitz, winograd
 
 METHODS = {
     "direct": direct,
@@ -14,4 +14,7 @@ METHODS = {
     "shifts": shifts,
     "toeplitz": toeplitz,
     "fourier": fourier,
+    "lanes": lanes,
+    "kn2row": kn2row,
+    "winograd": winograd,
 }

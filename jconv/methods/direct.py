@@ -12,9 +12,9 @@ same pairing, seen from each of its sides:
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax import Array, lax
 
+from jconv.channels import swap_channels
 from jconv.geometry import Spec, spread
 from jconv.padding import crop, grow
 
@@ -70,7 +70,7 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
         for w in spec.windows
     ]
     k = lax.rev(k, range(k.ndim - 2))
-    return _convolve(spec, y, _swap_channels(k, spec.groups), axes, feature_group_count=spec.groups)
+    return _convolve(spec, y, swap_channels(k, spec.groups), axes, feature_group_count=spec.groups)
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
@@ -83,13 +83,6 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     # Examples are summed like channels: `x` is read as [in, *size, batch], `y` as [*out, batch, out].
     dims = lax.ConvDimensionNumbers((n + 1, 0, *space), (n + 1, 0, *space), (n, n + 1, *range(n)))
     return _convolve(spec, x, y, axes, dims, batch_group_count=spec.groups)
-
-
-def _swap_channels(k: Array, groups: int) -> Array:
-    """`[*taps, in // groups, out]` to `[*taps, out // groups, in]`."""
-    *taps, inputs, out = k.shape
-    grouped = k.reshape(*taps, inputs, groups, out // groups)
-    return jnp.swapaxes(grouped, -1, -3).reshape(*taps, out // groups, groups * inputs)
 
 
 def _convolve(spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing], dims=None, **groups) -> Array:

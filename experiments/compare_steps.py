@@ -1,0 +1,53 @@
+"""Time training steps of five nets: jconv, jax.lax and Flax with autodiff, torch. (5 minutes)
+
+The steps of JAX share all code but the convolution and the pooling. Losses and gradients are
+checked first; a program whose answer differs is reported and not timed. Then the steps, each with
+Adam, take turns, so that a busy machine slows them alike.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+
+from experiments import nets, peers, report, side_by_side, steps, torch_nets
+from experiments.bench import Case
+
+_PEERS = ("lax", "flax", "torch")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.compare_steps",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    return side_by_side.parse(parser, arguments)
+
+
+def _cases(options: argparse.Namespace) -> list[Case]:
+    every = nets.all_nets(options.quick)
+    return [_case(net) for net in side_by_side.selected(every, options.only)]
+
+
+def _case(net: nets.Net) -> Case:
+    libraries = ("jconv", "lax", "flax")
+    programs = {name: functools.partial(steps.program, net, name) for name in libraries}
+    torch = peers.torch_programs(functools.partial(torch_nets.program, net))
+    return Case(net.name, "step", None, programs | torch)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, then reports."""
+    options = _options(arguments)
+    try:
+        cases = _cases(options)
+    except ValueError as error:
+        sys.exit(f"experiments.compare_steps: {error}")
+    measurements = side_by_side.run(cases, options, _PEERS)
+    summaries = report.summarize("training steps", measurements, _PEERS)
+    side_by_side.conclude("steps", measurements, summaries, _PEERS, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The greatest or the least entry of every window: values, the winning taps, and the rule.
+
+A stage keeps the tap that won each of its windows, in one or two bytes. The derivative gathers a tangent at the
+winners; its adjoint, `x_bar[i] = sum_o y_bar[o] [i won o]`, is the blocked sum of `stages`. The first of
+equals wins, and the first NaN wins over all; a stage takes its axis from the last to the first, so the first
+is the first in row-major order. Padding is worse than anything: where all that a window sees is the
+padding's value, the first entry inside the input wins, and where nothing is inside, none does (tap -1).
+"""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jconv import adjoint
+from jconv.geometry import Window
+from jconv.padding import embed
+from jconv.stages import (
+    FEW,
+    Windows,
+    along,
+    blocked_sum,
+    enclosed,
+    few,
+    shifted,
+    spread,
+    step,
+    taps_of,
+    tight,
+    views,
+    written,
+)
+
+
+class Stage(NamedTuple):
+    """One fused choice. `first` is, per axis, the first tap inside the input, or None where all are."""
+
+    windows: Windows
+    first: tuple[np.ndarray, ...] | None
+    least: bool
+
+
+def extremes(
+    x: Array, windows: Sequence[Window], least: bool, with_indices: bool, custom_vjp: bool = True
+) -> tuple[Array, Array | None]:
+    """The greatest (or `least`) entry of every window, and where in the unpadded size it was."""
+    windows = tuple(map(tight, windows))
+    plan = _plan(windows, least)
+    indices = _positions(x, windows) if with_indices else None
+    x = enclosed(x, windows, neutral(x.dtype, least))
+    differentiable = jnp.issubdtype(x.dtype, jnp.inexact)
+    for stage in plan:
+        if differentiable:
+            x, winners = adjoint.selection(_choose, _gather, _scatter, stage, x, custom_vjp)
+        else:
+            x, winners = _choose(stage, x)
+        if stage is not plan[-1]:
+            x = written(x, [(0, 0)] * len(windows))
+        if indices is not None:
+            indices = _gather(stage, winners, indices, -1)
+    return x, indices
+
+
+def neutral(dtype, least: bool):
+    """What never wins: the worst value of the dtype."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return np.inf if least else -np.inf
+    bounds = jnp.iinfo(dtype)
+    return bounds.max if least else bounds.min
+
+
+def _positions(x: Array, windows: Sequence[Window]) -> Array:
+    """The row-major index of every entry, padded with -1."""
+    lead = x.ndim - len(windows) - 1
+    size = x.shape[lead:-1]
+    numbers = np.arange(math.prod(size), dtype=np.int32).reshape((1,) * lead + (*size, 1))
+    return embed(jnp.broadcast_to(numbers, x.shape), windows, np.int32(-1))
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def _plan(windows: Windows, least: bool) -> list[Stage]:
+    """The stages of windows over an input that is padded already."""
+    inside = [(np.arange(w.extent) >= w.low) & (np.arange(w.extent) < w.low + w.size) for w in windows]
+    if few(windows):
+        return [_stage(tuple(w.padded() for w in windows), inside, least)]
+    plan = []
+    for axis in reversed(range(len(windows))):
+        for taps, stride, dilation in _runs(*step(windows[axis])):
+            made = along([len(entries) for entries in inside], axis, taps, stride, dilation)
+            plan.append(_stage(made, inside, least))
+            inside[axis] = _sees(made[axis], inside[axis]).any(1)
+    return plan
+
+
+def _runs(taps: int, stride: int, dilation: int) -> list[tuple[int, int, int]]:
+    """`(taps, stride, dilation)` of stages that compose to one: runs of runs, which may overlap."""
+    if taps <= FEW:
+        return [(taps, stride or (taps - 1) * dilation + 1, dilation)]
+    spacings = [(count, taps // count) for count in range(2, FEW)]
+    count, spacing = min(spacings, key=lambda s: s[0] + taps - (s[0] - 1) * s[1])
+    run, apart = taps - (count - 1) * spacing, spacing * dilation
+    if stride % apart:
+        return [*_runs(run, 1, dilation), *_runs(count, stride, apart)]
+    return [*_runs(run, apart, dilation), *_runs(count, stride // apart, 1)]
+
+
+def _sees(w: Window, inside: np.ndarray) -> np.ndarray:
+    """`[out, taps]`: whether a tap reads inside the input."""
+    return inside[w.stride * np.arange(w.out)[:, None] + w.dilation * np.arange(w.taps)]
+
+
+def _stage(windows: Windows, inside: Sequence[np.ndarray], least: bool) -> Stage:
+    sees = [_sees(w, entries) for w, entries in zip(windows, inside, strict=True)]
+    if all(seen.all() for seen in sees):
+        return Stage(windows, None, least)
+    first = tuple(np.where(seen.any(1), seen.argmax(1), -1) for seen in sees)
+    return Stage(windows, first, least)
+
+
+# ---------------------------------------------------------------- one stage and its rule
+
+
+def _choose(stage: Stage, x: Array) -> tuple[Array, Array]:
+    """The best entry of every window, and its tap."""
+    seen = views(x, stage.windows)
+    best = reduce(lax.min if stage.least else lax.max, seen)
+    return best, _winners(stage, seen, best)
+
+
+def _winners(stage: Stage, seen: Sequence[Array], best: Array) -> Array:
+    """The first tap that equals the best, or that is NaN.
+
+    Chosen as `(tap + 1)^2`, which a square root brings back exactly: XLA:CPU would compute a choice again for
+    every entry that reads it, but not a square root.
+    """
+    inexact = jnp.issubdtype(best.dtype, jnp.inexact)
+    chosen = jnp.full(best.shape, len(seen) ** 2, jnp.float32)
+    for tap in reversed(range(len(seen) - 1)):
+        won = seen[tap] == best
+        won = won | (seen[tap] != seen[tap]) if inexact else won
+        chosen = jnp.where(won, jnp.float32((tap + 1) ** 2), chosen)
+    if stage.first is not None:
+        worst = best == jnp.asarray(neutral(best.dtype, stage.least), best.dtype)
+        chosen = jnp.where(worst, jnp.square(_first(stage, best.ndim) + 1), chosen)
+    return (jnp.sqrt(chosen) - 1).astype(jnp.int8)
+
+
+def _first(stage: Stage, ndim: int) -> Array:
+    """The first tap inside the input, or -1, against an output of `ndim` axes."""
+    rank = len(stage.windows)
+    tap, inside = jnp.zeros((1,) * ndim, jnp.float32), np.ones((1,) * ndim, bool)
+    for axis, (w, first) in enumerate(zip(stage.windows, stage.first, strict=True)):
+        shape = [1] * ndim
+        shape[ndim - 1 - rank + axis] = w.out
+        tap = tap * np.float32(w.taps) + first.reshape(shape).astype(np.float32)
+        inside = inside & (first >= 0).reshape(shape)
+    return jnp.where(inside, tap, np.float32(-1))
+
+
+def _gather(stage: Stage, winners: Array, x: Array, missing=0) -> Array:
+    """The entries of `x` at the winners; `missing` where there is none."""
+    y = jnp.full(winners.shape, missing, x.dtype)
+    for tap, seen in enumerate(views(x, stage.windows)):
+        y = jnp.where(winners == tap, seen, y)
+    return y
+
+
+def _scatter(stage: Stage, winners: Array, y: Array) -> Array:
+    """Adjoint of `_gather`: every entry takes what the windows that it won hold."""
+    windows = stage.windows
+    wide = jnp.float32 if y.dtype in (jnp.bfloat16, jnp.float16) else y.dtype
+    winners, y = spread(winners, windows, -1), spread(y, windows)
+    zero = jnp.zeros((), wide)
+
+    def term(block):
+        won = shifted(winners, windows, block)
+        won = won == taps_of(block, won.ndim, winners.dtype)
+        return jnp.where(won, shifted(y, windows, block).astype(wide), zero)
+
+    return blocked_sum(windows, term).astype(y.dtype)

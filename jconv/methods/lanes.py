@@ -1,0 +1,132 @@
+"""Shifted views times taps, added in one fused loop whose vector lanes run over the groups.
+
+    forward         x[n, i, c, g] k[t, c, m, g] -> y[n, o, m, g]
+    input_adjoint   the forward of `y` by the reversed kernel
+    kernel_adjoint  x[n, i, c, g] y[n, o, m, g] -> k[t, c, m, g], accumulated over rows of positions
+
+Few channels a group (depthwise, ResNeXt) leave a matrix product nothing to do. `x` is padded once and kept
+from being fused (the barrier): the bounds tests of a fused pad cost more than the arithmetic.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import reduce
+from itertools import product
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jconv.channels import accumulator, swap_channels
+from jconv.geometry import Spec, transposed
+from jconv.padding import crop, cut, embed, grow
+
+# How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first cache.
+ACCUMULATOR = 8192
+
+
+def forward(spec: Spec, x: Array, k: Array) -> Array:
+    xp = lax.optimization_barrier(_lanes(spec, embed(x, spec.windows)))
+    k = lax.optimization_barrier(_lanes(spec, k))  # [*taps, c, m, groups]
+    terms = (
+        _view(spec, xp, t)[..., c : c + 1, :] * k[t][c]
+        for t in product(*map(range, spec.taps))
+        for c in range(xp.shape[-2])
+    )
+    return _channels(reduce(jnp.add, terms))
+
+
+def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
+    return forward(transposed(spec), y, swap_channels(lax.rev(k, range(k.ndim - 2)), spec.groups))
+
+
+def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
+    rows = _rows(spec, x.shape[0], y.shape[-1])
+    last = spec.windows[-1]
+    xp, y = _lanes(spec, embed(x, spec.windows)), _lanes(spec, y)
+    xp = grow(xp, len(spec.taps), [(0, max(rows.reach - last.extent, 0), 0)])
+    y = grow(y, len(spec.taps), [(0, rows.blocks * rows.length - last.out, 0)])
+    xp, y = lax.optimization_barrier((xp, y))
+    zero = jnp.zeros((rows.length, *y.shape[-2:]), y.dtype)
+    zeros = (zero,) * (last.taps * xp.shape[-2])
+
+    def at_leading_taps(_, tap):
+        def step(index, sums):
+            for row in range(rows.unroll):
+                at = jnp.unravel_index(index * rows.unroll + row, rows.positions)
+                terms = _terms(spec, rows, xp, y, at, tap)
+                sums = tuple(s + term for s, term in zip(sums, terms, strict=True))
+            return sums
+
+        sums = lax.fori_loop(0, rows.steps, step, zeros)
+        return None, jnp.stack([s.sum(0) for s in sums])
+
+    taps = list(product(*map(range, spec.taps[:-1])))
+    taps = jnp.asarray(taps, jnp.int32).reshape(len(taps), len(spec.taps) - 1)
+    _, k = lax.scan(at_leading_taps, None, taps)
+    return _channels(k.reshape(*spec.taps, -1, *k.shape[-2:]))
+
+
+class _Rows(NamedTuple):
+    """The last axis in `blocks` rows of `length` outputs; `positions` counts all rows."""
+
+    blocks: int
+    length: int
+    reach: int
+    positions: tuple[int, ...]
+    unroll: int
+
+    @property
+    def steps(self) -> int:
+        return math.prod(self.positions) // self.unroll
+
+
+def _rows(spec: Spec, n: int, lanes: int) -> _Rows:
+    last = spec.windows[-1]
+    blocks = -(-last.out * lanes // ACCUMULATOR)
+    length = -(-last.out // blocks)
+    reach = (blocks * length - 1) * last.stride + last.reach + 1
+    positions = (n, *spec.out[:-1], blocks)
+    # A few rows a step hide what a step costs; more would only compile longer.
+    unroll = max(u for u in (4, 3, 2, 1) if math.prod(positions) % u == 0)
+    return _Rows(blocks, length, reach, positions, unroll)
+
+
+def _terms(spec: Spec, rows: _Rows, xp: Array, y: Array, at, tap) -> Iterator[Array]:
+    """One row of outputs times what each tap of the last axis reads: `[length, m, g]` a tap and channel."""
+    image, *leading, block = at
+    last = spec.windows[-1]
+    at_x = [o * w.stride + t * w.dilation for o, w, t in zip(leading, spec.windows, tap, strict=False)]
+    read = (rows.length - 1) * last.stride + 1
+    x_row = _row(xp, (image, *at_x, block * rows.length * last.stride), read + last.reach)
+    y_row = _row(y, (image, *leading, block * rows.length), rows.length)
+    for t in range(last.taps):
+        view = lax.slice_in_dim(x_row, t * last.dilation, t * last.dilation + read, last.stride, 0)
+        for c in range(xp.shape[-2]):
+            yield view[:, c : c + 1, :] * y_row
+
+
+def _row(a: Array, at, length: int) -> Array:
+    """`[length, c, g]` from position `at` of `[n, *size, c, g]`."""
+    ones = (1,) * (len(at) - 1)
+    row = cut(a, (*at, 0, 0), (*ones, length, *a.shape[-2:]))
+    return row.reshape(length, *a.shape[-2:])
+
+
+def _view(spec: Spec, xp: Array, tap) -> Array:
+    starts = [w.dilation * t for w, t in zip(spec.windows, tap, strict=True)]
+    bounds = [(s, s + (w.out - 1) * w.stride + 1) for s, w in zip(starts, spec.windows, strict=True)]
+    return crop(xp, 1, bounds, [w.stride for w in spec.windows])
+
+
+def _lanes(spec: Spec, a: Array) -> Array:
+    """`[..., groups * c]` to `[..., c, groups]`."""
+    a = a.astype(accumulator(spec, a.dtype))
+    return jnp.swapaxes(a.reshape(*a.shape[:-1], spec.groups, a.shape[-1] // spec.groups), -1, -2)
+
+
+def _channels(a: Array) -> Array:
+    """`[..., m, groups]` to `[..., groups * m]`."""
+    if 1 in a.shape[-2:]:
+        return a.reshape(*a.shape[:-2], -1)
+    return jnp.swapaxes(lax.optimization_barrier(a), -1, -2).reshape(*a.shape[:-2], -1)

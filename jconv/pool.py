@@ -1,0 +1,487 @@
+"""Pooling: what each window holds most, least, on average, or in all.
+
+    extremes    y[o] = max_t x[stride*o + dilation*t - low]      the winners are kept for the gradient
+    folds       y[o] = sum, product, log-sum-exp or p-norm of the same entries
+
+Each public function resolves its options to static windows, pads by composition, and hands over to the
+stages of `extremes` or `folds`, which hold the rules.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from jconv import adjoint, folds, geometry
+from jconv.extremes import extremes
+from jconv.geometry import Ints, Padding, Window
+from jconv.padding import crop, grow, padded
+
+
+def max_pool(
+    x: ArrayLike,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    custom_vjp: bool = True,
+) -> Array | tuple[Array, Array]:
+    """The greatest entry of every window.
+
+    `y[o] = max_t x[stride*o + dilation*t - low]`, and its gradient goes to the winner:
+    `x_bar[i] = sum_o y_bar[o]` over the windows `o` that `i` won. The first of equals wins, in row-major order;
+    a NaN wins over all numbers, the first NaN over the others. Padding never wins: a window of only `-inf` gives
+    `-inf` and its first entry inside the input, and a window of only padding gives the least value of the
+    dtype (`-inf`), index -1, and no gradient.
+
+    Args:
+      x: `[*batch, *size, channels]`, real; no, one or many batch axes.
+      window: one int per spatial axis, or an int for all axes of `x` but the first and the last.
+      stride: int, or one int per spatial axis; default the window.
+      padding: `"valid"`, `"same"`, `"same_lower"`, `"full"`, `"causal"`, an int, one int per axis, or one
+        `(low, high)` pair per axis, as in `conv`. Negative amounts crop.
+      dilation: int, or one int per spatial axis.
+      ceil_mode: a last, partial window counts if it starts before the high padding (torch's meaning).
+      return_indices: also where the winners are.
+      custom_vjp: False lets JAX differentiate the same computation, which also gives `jax.jvp`.
+
+    Returns:
+      `[*batch, *out, channels]`, of the dtype of `x`; with `return_indices` also the winners, int32 of the same
+      shape: row-major in the unpadded spatial size, per channel.
+
+    Raises:
+      ValueError: a wrong value, TypeError: a wrong type, before anything is computed.
+
+    Source: Goodfellow, Bengio, Courville (2016), section 9.3.
+
+    >>> y, winners = max_pool(jnp.array([[1], [3], [3], [2]]), (2,), stride=1, return_indices=True)
+    >>> y.ravel(), winners.ravel()
+    (Array([3, 3, 3], dtype=int32), Array([1, 1, 2], dtype=int32))
+    """
+    return _extremes(
+        x, window, stride, padding, dilation, ceil_mode, return_indices, custom_vjp, least=False
+    )
+
+
+def min_pool(
+    x: ArrayLike,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    custom_vjp: bool = True,
+) -> Array | tuple[Array, Array]:
+    """The least entry of every window.
+
+    `y[o] = min_t x[stride*o + dilation*t - low]`; arguments, result, ties, NaN and errors as in `max_pool`, with
+    the greatest value of the dtype (`inf`) where a window holds only padding.
+
+    >>> min_pool(jnp.array([[1], [3], [3], [2]]), (2,)).ravel()
+    Array([1, 2], dtype=int32)
+    """
+    return _extremes(
+        x, window, stride, padding, dilation, ceil_mode, return_indices, custom_vjp, least=True
+    )
+
+
+def avg_pool(
+    x: ArrayLike,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: float | None = None,
+    custom_vjp: bool = True,
+) -> Array:
+    """The mean of every window.
+
+    `y[o] = sum_t x[stride*o + dilation*t - low] / count[o]`, with zeros as padding. `count[o]` is `divisor` where
+    one is given; else how many taps read inside the padded input, or, without `count_include_pad`, inside
+    the input. What only `ceil_mode` adds is never counted (torch's meaning of all three). A window that counts
+    nothing gives 0. Integers give the default float dtype.
+
+    Args:
+      x: `[*batch, *size, channels]`.
+      window, stride, padding, dilation, ceil_mode, custom_vjp: as in `max_pool`.
+      count_include_pad: whether padding counts.
+      divisor: a number other than 0 to divide by instead.
+
+    Returns:
+      `[*batch, *out, channels]`.
+
+    Raises:
+      ValueError, TypeError: as `max_pool`.
+
+    >>> avg_pool(jnp.array([[1.0], [3.0], [3.0], [2.0]]), (2,)).ravel()
+    Array([2. , 2.5], dtype=float32)
+    """
+    x = array(x)
+    made, explicit = _windows(x, window, stride, padding, dilation, ceil_mode)
+    include = geometry.flag("count_include_pad", count_include_pad)
+    counts = _counts(explicit, made, include) if divisor is None else [_divisor(divisor)]
+    total = _folded(folds.SUM, inexact(x), made, custom_vjp, narrow=False)
+    for axis, count in enumerate(counts):
+        total = total / jnp.asarray(_spatial(count, axis, len(made), total.ndim), total.dtype)
+    return total.astype(inexact(x).dtype)
+
+
+def sum_pool(
+    x: ArrayLike,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    custom_vjp: bool = True,
+) -> Array:
+    """The sum of every window.
+
+    `y[o] = sum_t x[stride*o + dilation*t - low]`, with zeros as padding. The dtype is kept; bfloat16 and float16
+    are summed in float32, and integers wrap.
+
+    Args:
+      x: `[*batch, *size, channels]`.
+      window, stride, padding, dilation, ceil_mode, custom_vjp: as in `max_pool`.
+
+    Returns:
+      `[*batch, *out, channels]`.
+
+    Raises:
+      ValueError, TypeError: as `max_pool`.
+
+    >>> sum_pool(jnp.array([[1], [3], [3], [2]]), (2,), stride=1).ravel()
+    Array([4, 6, 5], dtype=int32)
+    """
+    x = array(x)
+    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
+    return _folded(folds.SUM, x, made, custom_vjp)
+
+
+def prod_pool(
+    x: ArrayLike,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    custom_vjp: bool = True,
+) -> Array:
+    """The product of every window.
+
+    `y[o] = prod_t x[stride*o + dilation*t - low]`, with ones as padding: a window of only padding gives 1. The
+    gradient multiplies the other entries, with no division, so it is right where entries are zero.
+
+    Args:
+      x: `[*batch, *size, channels]`.
+      window, stride, padding, dilation, ceil_mode, custom_vjp: as in `max_pool`.
+
+    Returns:
+      `[*batch, *out, channels]`, of the dtype of `x`; integers wrap.
+
+    Raises:
+      ValueError, TypeError: as `max_pool`.
+
+    >>> prod_pool(jnp.array([[1], [3], [0], [2]]), (2,), stride=1).ravel()
+    Array([3, 0, 0], dtype=int32)
+    """
+    x = array(x)
+    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
+    return _folded(folds.PRODUCT, x, made, custom_vjp)
+
+
+def logsumexp_pool(
+    x: ArrayLike,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    temperature: ArrayLike = 1.0,
+    custom_vjp: bool = True,
+) -> Array:
+    """The smooth maximum of every window.
+
+    `y[o] = temperature * log sum_t exp(x[stride*o + dilation*t - low] / temperature)`: a sum, not a mean, so
+    `max <= y <= max + temperature * log(taps)`, and its limit for a small temperature is `max_pool`. Padding is
+    `-inf`, which adds nothing; a window of nothing else gives `-inf` and no gradient. Computed without overflow.
+
+    Args:
+      x: `[*batch, *size, channels]`, real; integers give the default float dtype.
+      window, stride, padding, dilation, ceil_mode, custom_vjp: as in `max_pool`.
+      temperature: positive, a number or a scalar array; differentiable.
+
+    Returns:
+      `[*batch, *out, channels]`.
+
+    Raises:
+      ValueError, TypeError: as `max_pool`.
+
+    Source: Boyd and Vandenberghe (2004), section 3.1.5.
+
+    >>> logsumexp_pool(jnp.array([[0.0], [0.0], [0.0], [3.0]]), (2,)).ravel().round(2)
+    Array([0.69, 3.05], dtype=float32)
+    """
+    x = inexact(array(x, real=True))
+    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
+    temperature = _temperature(temperature).astype(wide(x.dtype))
+    scaled = _finite(x.astype(wide(x.dtype)), lambda x: x / temperature)
+    y = _folded(folds.LOG_SUM_EXP, scaled, made, custom_vjp)
+    return _finite(y, lambda y: y * temperature).astype(x.dtype)
+
+
+def lp_pool(
+    x: ArrayLike,
+    window: Ints,
+    p: float,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    custom_vjp: bool = True,
+) -> Array:
+    """The p-norm of every window.
+
+    `y[o] = (sum_t |x[stride*o + dilation*t - low]|^p)^(1/p)`, with zeros as padding: ONNX's LpPool. (Torch's
+    `lp_pool` takes the root of `sum x^p`, which is another number for an odd `p` and entries below 0.) The
+    gradient is 0 where a window is all zero. Computed without overflow.
+
+    Args:
+      x: `[*batch, *size, channels]`, real; integers give the default float dtype.
+      window, stride, padding, dilation, ceil_mode, custom_vjp: as in `max_pool`.
+      p: at least 1; `inf` gives the greatest absolute value.
+
+    Returns:
+      `[*batch, *out, channels]`.
+
+    Raises:
+      ValueError, TypeError: as `max_pool`.
+
+    Source: Gulcehre, Cho, Pascanu, Bengio (2014), eq. 1, without its mean.
+
+    >>> lp_pool(jnp.array([[3.0], [-4.0], [0.0], [2.0]]), (2,), 2).ravel()
+    Array([5., 2.], dtype=float32)
+    """
+    x = inexact(array(x, real=True))
+    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
+    p = _exponent(p)
+    if p == np.inf:
+        sizes = padded(jnp.abs(x), made, custom_vjp=custom_vjp)
+        return extremes(sizes, [w.padded() for w in made], False, False, custom_vjp)[0]
+    return _folded(folds.norm(p), x, made, custom_vjp)
+
+
+def blur_pool(
+    x: ArrayLike,
+    window: Ints,
+    *,
+    stride: Ints,
+    taps: int = 3,
+    padding: Padding = "valid",
+    custom_vjp: bool = True,
+) -> Array:
+    """Max pooling whose result moves smoothly when the input moves: a maximum, a blur, a stride.
+
+    `y = drop(blur(max_pool(x, window, stride=1)), stride)`, where `blur` filters every axis by the binomial
+    weights `(1, 1)^(taps - 1) / 2^(taps - 1)`, reflects at the ends, and keeps the size. What is dropped is
+    not computed.
+
+    Args:
+      x: `[*batch, *size, channels]`, real; integers give the default float dtype.
+      window, padding, custom_vjp: as in `max_pool`.
+      stride: of the blur, an int or one int per spatial axis.
+      taps: of the blur, at least 1; an even count reaches one further to the high end.
+
+    Returns:
+      `[*batch, *ceil(out / stride), channels]`, `out` the size of the maximum.
+
+    Raises:
+      ValueError, TypeError: as `max_pool`.
+
+    Source: Zhang (2019), section 3.
+
+    >>> blur_pool(jnp.array([[0.0], [0.0], [4.0], [0.0], [0.0]]), (1,), stride=2).ravel()
+    Array([0., 2., 0.], dtype=float32)
+    """
+    x = inexact(array(x, real=True))
+    y = max_pool(x, window, stride=1, padding=padding, custom_vjp=custom_vjp)
+    rank = len(geometry.window_taps("window", window, x.ndim))
+    taps = geometry.whole("taps", taps, least=1)
+    strides = geometry.per_axis("stride", stride, rank, least=1)
+    reach = [Window(n, taps, low=(taps - 1) // 2, high=taps // 2) for n in y.shape[-rank - 1 : -1]]
+    y = padded(y.astype(wide(x.dtype)), reach, "reflect", custom_vjp=custom_vjp)
+    for step in range(taps - 1, -1, -1):
+        pair = 2 if step else 1
+        made = [Window(n, pair, 1 if step else s) for n, s in zip(y.shape[-rank - 1 : -1], strides, strict=True)]
+        y = folds.folded(folds.SUM, y, made, custom_vjp)
+    return (y / 2 ** (rank * (taps - 1))).astype(x.dtype)
+
+
+def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
+    """Every `stride`-th position.
+
+    `y[o] = x[stride*o + offset]`. `drop(conv(x, k), s)` is `conv(x, k, stride=s)`, which never computes what is
+    dropped.
+
+    Args:
+      x: `[*batch, *size, channels]`.
+      stride: one int per spatial axis, or an int for all axes of `x` but the first and the last.
+      offset: the first position kept, an int or one int per spatial axis.
+
+    Returns:
+      `[*batch, *ceil((size - offset) / stride), channels]`.
+
+    Raises:
+      ValueError: an `offset` outside the input; and as `max_pool`.
+
+    >>> drop(jnp.array([[1], [2], [3], [4]]), (2,), offset=1).ravel()
+    Array([2, 4], dtype=int32)
+    """
+    x = jnp.asarray(x)
+    strides = geometry.window_taps("stride", stride, x.ndim)
+    size, _ = geometry.split_shape("x", x.shape, len(strides))
+    starts = geometry.per_axis("offset", offset, len(strides), least=0)
+    for axis, (start, n) in enumerate(zip(starts, size, strict=True)):
+        if start >= n:
+            raise geometry.wrong("offset", f"be less than size {n} on spatial axis {axis}", start)
+    static = tuple(Window(n, 1, s, low=-o) for n, s, o in zip(size, strides, starts, strict=True))
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return _drop(static, x)
+    return adjoint.linear(_drop, _undrop, static, x)
+
+
+def _drop(windows: Sequence[Window], x: Array) -> Array:
+    lead = x.ndim - len(windows) - 1
+    return crop(x, lead, [(-w.low, w.size) for w in windows], [w.stride for w in windows])
+
+
+def _undrop(windows: Sequence[Window], y: Array) -> Array:
+    """Adjoint of `_drop`: zeros at the positions that were dropped."""
+    config = [(-w.low, w.extent - 1 - (w.out - 1) * w.stride, w.stride - 1) for w in windows]
+    return grow(y, y.ndim - len(windows) - 1, config)
+
+
+# ---------------------------------------------------------------- options
+
+
+def _windows(x, window, stride, padding, dilation, ceil_mode):
+    """The checked windows, and the same without what only `ceil_mode` adds."""
+    taps = geometry.window_taps("window", window, x.ndim)
+    size, _ = geometry.split_shape("x", x.shape, len(taps))
+    options = {
+        "stride": taps if stride is None else stride, "padding": padding, "dilation": dilation,
+    }  # fmt: skip
+    explicit = geometry.windows(size, taps, **options)
+    made = geometry.windows(size, taps, ceil_mode=ceil_mode, **options)
+    geometry.require_output("x", made)
+    return made, explicit
+
+
+def array(x: ArrayLike, real: bool = False) -> Array:
+    """`x` as an array of numbers."""
+    if isinstance(x, str) or x is None:
+        raise geometry.mistyped("x", "be an array", x)
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.number):
+        raise geometry.mistyped("x", "be an array of numbers", x.dtype)
+    if real and jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise geometry.mistyped("x", "be an array of real numbers", x.dtype)
+    return x
+
+
+def inexact(x: Array) -> Array:
+    """Integers as the default float dtype."""
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def wide(dtype):
+    """What sums are kept in: float32 for the half-precision floats."""
+    return jnp.dtype(jnp.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype
+
+
+def _temperature(temperature: ArrayLike) -> Array:
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise geometry.wrong("temperature", "be positive", temperature)
+    made = jnp.asarray(temperature)
+    if made.ndim or not jnp.issubdtype(made.dtype, jnp.number):
+        raise geometry.wrong("temperature", "be a scalar", f"{made.dtype} of shape {made.shape}")
+    return made
+
+
+def _exponent(p: object) -> float:
+    if isinstance(p, bool) or not isinstance(p, int | float | np.number):
+        raise geometry.mistyped("p", "be a number", p)
+    if not p >= 1:
+        raise geometry.wrong("p", "be at least 1", p)
+    return float(p)
+
+
+def _divisor(divisor: object) -> np.ndarray:
+    if isinstance(divisor, bool) or not isinstance(divisor, int | float | np.number):
+        raise geometry.mistyped("divisor", "be a number or None", divisor)
+    if divisor == 0:
+        raise geometry.wrong("divisor", "not be 0", divisor)
+    return np.asarray([divisor])
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def _extremes(
+    x, window, stride, padding, dilation, ceil_mode, return_indices, custom_vjp, *, least
+):
+    x = array(x, real=True)
+    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
+    with_indices = geometry.flag("return_indices", return_indices)
+    y, indices = extremes(x, made, least, with_indices, geometry.flag("custom_vjp", custom_vjp))
+    return y if indices is None else (y, indices)
+
+
+def _folded(fold, x: Array, windows, custom_vjp, narrow: bool = True) -> Array:
+    """The fold, in float32 where `x` is narrower."""
+    y = folds.folded(fold, x.astype(wide(x.dtype)), windows, geometry.flag("custom_vjp", custom_vjp))
+    return y.astype(x.dtype) if narrow else y
+
+
+def _finite(x: Array, f: Callable[[Array], Array]) -> Array:
+    """`f(x)` where `x` is no infinity, and `x` itself where it is one; so for the gradients."""
+    infinite = jnp.isinf(x)
+    return jnp.where(infinite, x, f(jnp.where(infinite, jnp.zeros((), x.dtype), x)))
+
+
+def _counts(explicit, made, include_pad: bool) -> list[np.ndarray]:
+    """Per axis, how many taps of each window count: the count of a window is their product."""
+    return [
+        _count(w, m, *((-w.low, w.size + w.high) if include_pad else (0, w.size)))
+        for w, m in zip(explicit, made, strict=True)
+    ]
+
+
+def _count(explicit: Window, made: Window, start: int, stop: int) -> np.ndarray:
+    taps = made.dilation * np.arange(made.taps)
+    at = made.stride * np.arange(made.out)[:, None] + taps - explicit.low
+    counted = ((at >= max(start, -explicit.low)) & (at < min(stop, explicit.size + explicit.high))).sum(1)
+    counted = np.maximum(counted, 1)
+    return counted[:1] if (counted == counted[0]).all() else counted
+
+
+def _spatial(values: np.ndarray, axis: int, rank: int, ndim: int) -> np.ndarray:
+    """`values` laid along one spatial axis of an array of `ndim` axes."""
+    shape = [1] * ndim
+    shape[ndim - 1 - rank + axis] = len(values)
+    return values.reshape(shape)

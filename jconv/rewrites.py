@@ -1,0 +1,246 @@
+"""One convolution as a simpler one.
+
+A rewrite is three rearrangements that copy and zero-fill, and a simpler convolution between them:
+
+    conv(x, kernel) == from_y(simpler(to_x(x), to_kernel(kernel)))
+
+Each rearrangement has its adjoint, so the faces of the simpler convolution give those of the first:
+
+    forward         from_y(forward(to_x x, to_kernel k))
+    input_adjoint   to_x' (input_adjoint(from_y' y, to_kernel k))
+    kernel_adjoint  to_kernel' (kernel_adjoint(to_x x, from_y' y))
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jconv.geometry import Spec, Window, fast_length
+from jconv.padding import crop, embed, extract, grow
+
+
+class Linear(NamedTuple):
+    """A linear map and its adjoint."""
+
+    apply: Callable[[Array], Array]
+    adjoint: Callable[[Array], Array]
+
+
+class Rewrite(NamedTuple):
+    """The simpler convolution and what leads to it and back."""
+
+    spec: Spec
+    to_x: Linear
+    to_kernel: Linear
+    from_y: Linear
+
+
+IDENTITY = Linear(lambda a: a, lambda a: a)
+
+
+def _with_windows(spec: Spec, windows: Sequence[Window]) -> Spec:
+    return dataclasses.replace(spec, windows=tuple(windows))
+
+
+def _in_groups(spec: Spec, a: Array) -> Array:
+    """`[..., groups * c]` to `[..., groups, c]`."""
+    return a.reshape(*a.shape[:-1], spec.groups, a.shape[-1] // spec.groups)
+
+
+def _split(a: Array, first: int, parts: Sequence[int]) -> Array:
+    """Each axis from `first` on split in two: `[..., size, ...]` to `[..., size // part, part, ...]`."""
+    sizes = a.shape[first : first + len(parts)]
+    pairs = [(n // part, part) for n, part in zip(sizes, parts, strict=True)]
+    return a.reshape(*a.shape[:first], *sum(pairs, ()), *a.shape[first + len(parts) :])
+
+
+# ---------------------------------------------------------------- a stride: its phases as channels
+
+
+def phases(spec: Spec) -> Rewrite:
+    """A stride `s` as `s` times the channels (space to depth): taps and inputs that meet share a phase.
+
+    `x[s*(o + u) + r] k[s*u + r]` is, over all phases `r`, a stride-1 convolution over `u`.
+    """
+    strides = [w.stride for w in spec.windows]
+    padded = [_phased(w) for w in spec.windows]
+    simple = [
+        Window(p.extent // w.stride, -(-w.taps // w.stride)) if w.stride > 1 else w
+        for w, p in zip(spec.windows, padded, strict=True)
+    ]
+    rank = len(strides)
+    to_depth = (0, *range(1, 2 * rank, 2), 2 * rank + 1, *range(2, 2 * rank + 1, 2), 2 * rank + 2)
+    from_depth = tuple(sorted(range(2 * rank + 3), key=to_depth.__getitem__))
+
+    def to_x(x: Array) -> Array:
+        a = _in_groups(spec, _split(embed(x, padded), 1, strides)).transpose(to_depth)
+        return a.reshape(*a.shape[: rank + 1], -1)
+
+    def to_x_adjoint(a: Array) -> Array:
+        a = a.reshape(*a.shape[:-1], spec.groups, *strides, -1).transpose(from_depth)
+        sizes = [p.extent for p in padded]
+        return extract(a.reshape(a.shape[0], *sizes, a.shape[-1] * spec.groups), padded)
+
+    taps_whole = [(-(-w.taps // w.stride)) * w.stride for w in spec.windows]
+    k_to_depth = (*range(0, 2 * rank, 2), *range(1, 2 * rank, 2), 2 * rank, 2 * rank + 1)
+    k_from_depth = tuple(sorted(range(2 * rank + 2), key=k_to_depth.__getitem__))
+
+    def to_kernel(k: Array) -> Array:
+        k = grow(k, 0, [(0, n - w.taps, 0) for n, w in zip(taps_whole, spec.windows, strict=True)])
+        k = _split(k, 0, strides).transpose(k_to_depth)
+        return k.reshape(*k.shape[:rank], -1, k.shape[-1])
+
+    def to_kernel_adjoint(k: Array) -> Array:
+        k = k.reshape(*k.shape[:rank], *strides, -1, k.shape[-1]).transpose(k_from_depth)
+        k = k.reshape(*taps_whole, *k.shape[-2:])
+        return crop(k, 0, [(0, n) for n in spec.taps])
+
+    return Rewrite(
+        _with_windows(spec, simple),
+        Linear(to_x, to_x_adjoint),
+        Linear(to_kernel, to_kernel_adjoint),
+        IDENTITY,
+    )
+
+
+def _phased(w: Window) -> Window:
+    """The padding that makes whole phases of an axis; an axis without a stride stays as it is."""
+    if w.stride == 1:
+        return Window(w.size, 1)
+    whole = (w.out - 1 + -(-w.taps // w.stride)) * w.stride
+    return Window(w.size, 1, low=w.low, high=whole - w.low - w.size)
+
+
+# ---------------------------------------------------------------- a dilation: its phases as examples
+
+
+def interleave(spec: Spec) -> Rewrite:
+    """A dilation `d` as `d` times the examples: positions `d` apart never meet the others."""
+    parts = [w.dilation for w in spec.windows]
+    whole = [-(-w.extent // w.dilation) for w in spec.windows]
+    padded = [
+        Window(w.size, 1, low=w.low, high=n * w.dilation - w.low - w.size)
+        for w, n in zip(spec.windows, whole, strict=True)
+    ]
+    simple = [Window(n, w.taps) for n, w in zip(whole, spec.windows, strict=True)]
+    rank = len(parts)
+    apart = (*range(2, 2 * rank + 1, 2), 0, *range(1, 2 * rank, 2), 2 * rank + 1)
+    together = tuple(sorted(range(2 * rank + 2), key=apart.__getitem__))
+
+    def separated(a: Array) -> Array:
+        a = _split(a, 1, parts).transpose(apart)
+        return a.reshape(-1, *a.shape[rank + 1 :])
+
+    def joined(a: Array) -> Array:
+        n = a.shape[0] // math.prod(parts)
+        sizes = [size * part for size, part in zip(a.shape[1:-1], parts, strict=True)]
+        return a.reshape(*parts, n, *a.shape[1:]).transpose(together).reshape(n, *sizes, a.shape[-1])
+
+    surplus = [s.out * p - w.out for s, p, w in zip(simple, parts, spec.windows, strict=True)]
+    return Rewrite(
+        _with_windows(spec, simple),
+        Linear(
+            lambda x: separated(embed(x, padded)),
+            lambda a: extract(joined(a), padded),
+        ),
+        IDENTITY,
+        Linear(
+            lambda a: crop(joined(a), 1, [(0, n) for n in spec.out]),
+            lambda y: separated(grow(y, 1, [(0, n, 0) for n in surplus])),
+        ),
+    )
+
+
+# ---------------------------------------------------------------- the first axis: its taps as channels
+
+
+def fold(spec: Spec) -> Rewrite:
+    """Rank `n` as rank `n - 1`: the taps of the first axis become channels, its outputs examples."""
+    first, *others = spec.windows
+    outer = (first, *(Window(w.size, 1) for w in others))
+
+    def tap(a: Array, t: int) -> Array:
+        start = t * first.dilation
+        return lax.slice_in_dim(a, start, start + (first.out - 1) * first.stride + 1, first.stride, 1)
+
+    def to_x(x: Array) -> Array:
+        xp = _in_groups(spec, lax.optimization_barrier(embed(x, outer)))
+        a = jnp.stack([tap(xp, t) for t in range(first.taps)], -2)
+        return a.reshape(-1, *a.shape[2:-3], math.prod(a.shape[-3:]))
+
+    def to_x_adjoint(a: Array) -> Array:
+        a = a.reshape(-1, first.out, *a.shape[1:-1], spec.groups, first.taps, a.shape[-1] // (spec.groups * first.taps))
+        parts = []
+        for t in range(first.taps):
+            part = a[..., t, :].reshape(*a.shape[:-3], -1)
+            start = t * first.dilation
+            covered = start + (first.out - 1) * first.stride + 1
+            parts.append(grow(part, 1, [(start, first.extent - covered, first.stride - 1)]))
+        return extract(reduce(jnp.add, parts), outer)
+
+    def to_kernel(k: Array) -> Array:
+        k = jnp.moveaxis(k, 0, -3)
+        return k.reshape(*k.shape[:-3], -1, k.shape[-1])
+
+    def to_kernel_adjoint(k: Array) -> Array:
+        k = k.reshape(*k.shape[:-2], first.taps, -1, k.shape[-1])
+        return jnp.moveaxis(k, -3, 0)
+
+    return Rewrite(
+        _with_windows(spec, others),
+        Linear(to_x, to_x_adjoint),
+        Linear(to_kernel, to_kernel_adjoint),
+        Linear(
+            lambda a: a.reshape(-1, first.out, *a.shape[1:]),
+            lambda y: y.reshape(-1, *y.shape[2:]),
+        ),
+    )
+
+
+# ---------------------------------------------------------------- a long axis: overlapping frames as examples
+
+
+def frames(spec: Spec) -> Rewrite:
+    """One long axis as many short ones: frames that overlap by the reach of the taps (overlap-save)."""
+    (w,) = spec.windows
+    length = frame_length(w)
+    hop = length - w.reach
+    count = -(-w.out // hop)
+    padded = (Window(w.size, 1, low=w.low, high=count * hop + w.reach - w.low - w.size),)
+
+    def to_x(x: Array) -> Array:
+        xp = embed(x, padded)
+        body = xp[:, : count * hop].reshape(-1, count, hop, xp.shape[-1])
+        after = grow(xp[:, hop:], 1, [(0, hop - w.reach, 0)]).reshape(body.shape)
+        whole = jnp.concatenate([body, after[:, :, : w.reach]], 2)
+        return whole.reshape(-1, length, xp.shape[-1])
+
+    def to_x_adjoint(a: Array) -> Array:
+        a = a.reshape(-1, count, length, a.shape[-1])
+        body = a[:, :, :hop].reshape(a.shape[0], -1, a.shape[-1])
+        after = grow(a[:, :, hop:], 2, [(0, hop - w.reach, 0)]).reshape(body.shape)
+        after = after[:, : after.shape[1] - (hop - w.reach)]
+        return extract(grow(body, 1, [(0, w.reach, 0)]) + grow(after, 1, [(hop, 0, 0)]), padded)
+
+    return Rewrite(
+        _with_windows(spec, [Window(length, w.taps, dilation=w.dilation)]),
+        Linear(to_x, to_x_adjoint),
+        IDENTITY,
+        Linear(
+            lambda a: a.reshape(-1, count * hop, a.shape[-1])[:, : w.out],
+            lambda y: grow(y, 1, [(0, count * hop - w.out, 0)]).reshape(-1, hop, y.shape[-1]),
+        ),
+    )
+
+
+def frame_length(w: Window) -> int:
+    """The length of a frame: eight times the reach, so that an eighth of the work is overlap."""
+    return fast_length(8 * w.reach)
+
+
+REWRITES = {"phases": phases, "interleave": interleave, "fold": fold, "frames": frames}

@@ -1,0 +1,184 @@
+"""A pooling as a few stages, each one fused reduction over shifted views of its input.
+
+    stage           y[o] = combine_t x[stride*o + dilation*t]
+    its adjoint     x_bar[i] = sum_o y_bar[o] * (share of entry i in window o)
+
+Every combination here is associative, so a long window is combined axis by axis, and a long axis from
+combinations of shorter runs: 31 taps are 6 taps, then 6 taps of dilation 5. Each stage has its own rule.
+
+The adjoint scatters nothing. Entry `i = stride*q + r` is read by the windows `o = q - b` through the taps
+`stride*b + r`, for the few blocks `b <= reach // stride`. In the layout `[q, r]` the adjoint is a sum over
+the blocks of one shifted, broadcast view of the windows; a reshape undoes the layout.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from itertools import product
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jconv import adjoint
+from jconv.geometry import Window
+from jconv.padding import crop, embed, grow
+from jconv.windows import offsets, view
+
+Windows = tuple[Window, ...]
+
+# As many taps as one fused loop reads.
+FEW = 9
+
+
+def enclosed(x: Array, windows: Sequence[Window], fill) -> Array:
+    """`x` padded with `fill` or cropped, as an array of its own, which views read without bounds tests."""
+    if all((w.low, w.high) == (0, 0) for w in windows):
+        return x
+    lead = x.ndim - len(windows) - 1
+    x = crop(x, lead, [(max(-w.low, 0), w.size - max(-w.high, 0)) for w in windows])
+    return written(x, [(max(w.low, 0), max(w.high, 0)) for w in windows], fill)
+
+
+def written(x: Array, around: Sequence[tuple[int, int]], fill=0) -> Array:
+    """`x` with `fill` around its spatial axes, as an array of its own.
+
+    XLA:CPU computes an array again for every entry that is read of it, whatever barrier stands behind it, but
+    for a concatenation of three. So each padded axis gets both ends, if only one entry, and they are cropped
+    behind the barrier, which keeps the slice from moving into the concatenation.
+    """
+    lead = x.ndim - len(around) - 1
+    ends = [(max(low, 1), max(high, 1), 0) if low or high else (0, 0, 0) for low, high in around]
+    ends = ends if any(map(any, ends)) else [(1, 1, 0), *ends[1:]]
+    y = lax.optimization_barrier(grow(x, lead, ends, jnp.asarray(fill, x.dtype)))
+    starts = [end - low for (end, _, _), (low, _) in zip(ends, around, strict=True)]
+    sizes = [low + n + high for (low, high), n in zip(around, x.shape[lead:-1], strict=True)]
+    return crop(y, lead, [(start, start + size) for start, size in zip(starts, sizes, strict=True)])
+
+
+def views(x: Array, windows: Windows) -> list[Array]:
+    """What each tap reads, row-major."""
+    return [view(x, windows, tap) for tap in offsets(windows)]
+
+
+# ---------------------------------------------------------------- the stages of a window
+
+
+def along(size: Sequence[int], axis: int, taps: int, stride: int, dilation: int) -> Windows:
+    """A window along one axis of an input of this size, and single entries along the others."""
+    still = [Window(n, 1) for n in size]
+    still[axis] = Window(size[axis], taps, stride, dilation=dilation)
+    return tuple(still)
+
+
+def few(windows: Windows) -> bool:
+    """Whether one fused loop over all the taps is best."""
+    return math.prod(w.taps for w in windows) <= FEW
+
+
+def tight(w: Window) -> Window:
+    """The window, where there is but one, without the tail that it does not cover."""
+    return dataclasses.replace(w, high=w.high + w.covered - w.extent) if w.out == 1 else w
+
+
+def step(w: Window) -> tuple[int, int, int]:
+    """`(taps, stride, dilation)`; the stride of a single window is any, which 0 says."""
+    return w.taps, w.stride if w.out > 1 else 0, w.dilation
+
+
+# ---------------------------------------------------------------- the blocked layout
+
+
+class Block(NamedTuple):
+    """What windows `o = q - shift` read: `taps[r]` is the tap that reads entry `[q, r]`, -2 for none."""
+
+    shift: tuple[int, ...]
+    taps: np.ndarray
+
+
+def blocks(windows: Windows) -> list[Block]:
+    """Every shift through which a window reaches an entry."""
+    made = []
+    for choice in product(*map(_axis_blocks, windows)):
+        taps = np.zeros((1,) * len(windows), int)
+        reached = np.ones_like(taps, bool)
+        for axis, (w, (_, tap)) in enumerate(zip(windows, choice, strict=True)):
+            tap = tap.reshape([-1 if a == axis else 1 for a in range(len(windows))])
+            taps = taps * w.taps + tap
+            reached = reached & (tap >= 0)
+        made.append(Block(tuple(b for b, _ in choice), np.where(reached, taps, -2)))
+    return made
+
+
+def _axis_blocks(w: Window) -> Iterator[tuple[int, np.ndarray]]:
+    for b in range(w.reach // w.stride + 1):
+        distance = w.stride * b + np.arange(w.stride)
+        tap = np.where((distance % w.dilation == 0) & (distance <= w.reach), distance // w.dilation, -1)
+        if (tap >= 0).any():
+            yield b, tap
+
+
+def _cells(w: Window) -> int:
+    """How many blocks of `stride` entries cover the axis."""
+    return -(-w.extent // w.stride)
+
+
+def spread(y: Array, windows: Windows, fill=0) -> Array:
+    """`[*batch, *out, c]` with `fill` around, so that every shift of it is a plain slice."""
+    around = [(w.reach // w.stride, _cells(w) - w.out) for w in windows]
+    return written(y, around, fill) if any(map(any, around)) else y
+
+
+def shifted(y: Array, windows: Windows, block: Block) -> Array:
+    """The spread `y` moved by the block's shift, `[*batch, q, 1, q, 1, ..., c]`."""
+    lead = y.ndim - len(windows) - 1
+    starts = [w.reach // w.stride - b for w, b in zip(windows, block.shift, strict=True)]
+    y = crop(y, lead, [(s, s + _cells(w)) for w, s in zip(windows, starts, strict=True)])
+    return lax.expand_dims(y, [lead + 2 * axis + 1 for axis in range(len(windows))])
+
+
+def cells(x: Array, windows: Windows, fill=0) -> Array:
+    """`[*batch, *extent, c]` in blocks, `[*batch, q, r, q, r, ..., c]`."""
+    lead = x.ndim - len(windows) - 1
+    x = grow(
+        x, lead, [(0, _cells(w) * w.stride - w.extent, 0) for w in windows], jnp.asarray(fill, x.dtype)
+    )
+    pairs = [n for w in windows for n in (_cells(w), w.stride)]
+    return x.reshape(*x.shape[:lead], *pairs, x.shape[-1])
+
+
+def uncells(x: Array, windows: Windows) -> Array:
+    """Adjoint of `cells`."""
+    lead = x.ndim - 2 * len(windows) - 1
+    x = x.reshape(*x.shape[:lead], *(_cells(w) * w.stride for w in windows), x.shape[-1])
+    return crop(x, lead, [(0, w.extent) for w in windows])
+
+
+def taps_of(block: Block, ndim: int, dtype) -> np.ndarray:
+    """The block's taps, laid out against a blocked array of `ndim` axes."""
+    rank = block.taps.ndim
+    pairs = [n for r in block.taps.shape for n in (1, r)]
+    return block.taps.reshape((1,) * (ndim - 2 * rank - 1) + (*pairs, 1)).astype(dtype)
+
+
+def blocked_sum(windows: Windows, term: Callable[[Block], Array]) -> Array:
+    """`sum_b term(b)` over the blocks, out of the blocked layout."""
+    total = reduce(jnp.add, map(term, blocks(windows)))
+    return uncells(total, windows)
+
+
+def placed(windows: Windows, parts: Sequence[Array]) -> Array:
+    """Adjoint of `views`: `parts[tap]` added where that tap reads."""
+    nothing = jnp.zeros((), parts[0].dtype)
+    parts = [spread(part, windows) for part in parts]
+
+    def term(block):
+        total = nothing
+        for tap in np.unique(block.taps[block.taps >= 0]):
+            seen = shifted(parts[tap], windows, block)
+            total = total + jnp.where(taps_of(block, seen.ndim, np.int32) == tap, seen, nothing)
+        return total
+
+    return blocked_sum(windows, term)

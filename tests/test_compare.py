@@ -1,0 +1,152 @@
+"""The comparisons with other libraries: answers first, then times, as a table, a file, a figure."""
+
+import json
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import bench, compare_layers, compare_steps, peers, report, tables, timing
+
+
+@pytest.fixture(autouse=True)
+def strict_jax():
+    """Overrides the fixture of that name: experiments run as their users run them."""
+
+
+def _run(script, results, *arguments):
+    script.main(["--quick", "--results", str(results), *arguments])
+
+
+def _check_files(results, name):
+    content = json.loads((results / f"{name}.json").read_text())
+    assert (results / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert {"date", "device", "processor", "threads", "versions", "options"} < set(content)
+    assert content["versions"]["jax"]
+    return content["measurements"], {line["group"]: line for line in content["summary"]}
+
+
+def test_layers(tmp_path, capsys):
+    _run(compare_layers, tmp_path, "--only", "volume_time,pool4_16384", "--check")
+    measurements, summary = _check_files(tmp_path, "layers")
+    assert len(measurements) == 3 + 4
+    for found in measurements:
+        assert {"jconv", "lax"} <= set(found["seconds"])
+        assert {"jconv", "lax"} <= set(found["compile_seconds"])
+        assert {"jconv", "lax"} <= set(found["scratch_bytes"])
+        assert 0 <= found["errors"]["jconv"] < 1e-5
+    assert {"convolution", "pooling forward", "pooling backward"} == set(summary)
+    printed = capsys.readouterr().out
+    assert "volume_time" in printed
+    assert "convolution, lax / jconv: geometric mean" in printed
+
+
+def test_steps(tmp_path, capsys):
+    _run(compare_steps, tmp_path, "--only", "mnist_cnn,convnext_stack")
+    measurements, summary = _check_files(tmp_path, "steps")
+    assert [found["name"] for found in measurements] == ["mnist_cnn", "convnext_stack"]
+    for found in measurements:
+        assert {"jconv", "lax"} <= set(found["seconds"])
+        assert all("is not installed" in reason for reason in found["notes"].values())
+    assert summary["training steps"]["cases"] == 2
+    assert "training steps, lax / jconv: geometric mean" in capsys.readouterr().out
+
+
+# Answers come first
+
+PLAN = bench.Plan(rounds=2, budget=1, tolerance=1e-4)
+
+
+def _case(**functions):
+    x = np.arange(1, 9, dtype=np.float32)
+    programs = {
+        name: lambda function=function: peers.compiled(function, x)
+        for name, function in functions.items()
+    }
+    return bench.Case("case", "face", None, programs)
+
+
+def test_wrong_answer_is_reported_and_not_timed():
+    case = _case(jconv=lambda x: 2 * x, lax=lambda x: x + x, torch=lambda x: 2.02 * x)
+    found = bench.measure(case, PLAN)
+    assert set(found.seconds) == {"jconv", "lax"}
+    assert "its answer is off by 1.0e-02" in found.notes["torch"]
+    assert not report.failures([found])
+
+
+def _not_a_number(x):
+    return x * jnp.nan
+
+
+def _shortened(x):
+    return x[1:]
+
+
+def _failing(x):
+    raise RuntimeError
+
+
+@pytest.mark.parametrize("wrong", [_not_a_number, _shortened, _failing])
+def test_wrong_jconv_is_a_failure(wrong):
+    found = bench.measure(_case(jconv=wrong, lax=lambda x: x), PLAN)
+    assert set(found.seconds) == {"lax"}
+    assert report.failures([found]) == ["case face"]
+
+
+def test_library_that_is_not_installed_is_skipped_with_its_reason():
+    case = bench.Case("case", "face", None, {"torch": lambda: peers.optional("no_such_library")})
+    found = bench.measure(case, PLAN)
+    assert report.notes([found]) == ["torch: no_such_library is not installed (case face, of 1)"]
+
+
+def test_ratio_is_to_the_fastest_program_of_a_peer():
+    seconds = {"jconv": [2.0, 1.0, 3.0], "torch contiguous": [8.0], "torch channels-last": [4.0]}
+    found = bench.Measurement("case", "face", None, seconds, {}, {}, {}, {})
+    assert found.ratio("torch") == 2
+    assert found.ratio("lax") is None
+    (summary,) = report.summarize("group", [found], ["lax", "torch"])
+    assert (summary.geometric_mean, summary.worst_case) == (2, "case face")
+
+
+# Tables
+
+
+def test_every_layer_has_the_shape_of_its_convolution():
+    layers = {layer.name: layer for layer in tables.read_layers(compare_layers.LAYERS)}
+    assert layers["stem7x7s2"].shapes == ((4, 224, 224, 3), (7, 7, 3, 64), (4, 112, 112, 64))
+    assert layers["dilated3x3"].out == (64, 64)
+    assert layers["grouped3x3"].shapes[1] == (3, 3, 4, 128)
+    assert layers["res1x1_14"].flops == 2 * 8 * 14 * 14 * 1024 * 256
+
+
+COLUMNS = "name,batch,in,out,size,taps,stride,padding,groups,dilation\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,batch\n", "must have the columns name batch in out"),
+        (COLUMNS + "odd,1,1,1,8x8,3x3,1x1x1,1,1,1\n", "`stride` of odd must be one length"),
+    ],
+)
+def test_wrong_table_is_refused(content, message, tmp_path):
+    (tmp_path / "layers.csv").write_text(content)
+    with pytest.raises(SystemExit, match=message):
+        _run(compare_layers, tmp_path, "--layers", str(tmp_path / "layers.csv"))
+
+
+@pytest.mark.parametrize("script", [compare_layers, compare_steps])
+def test_unknown_row_is_refused(script, tmp_path):
+    with pytest.raises(SystemExit, match=r"`only` must name any of .*; got letters"):
+        _run(script, tmp_path, "--only", "letters")
+
+
+# Times
+
+
+def test_slow_function_has_fewer_turns():
+    functions = {"slow": lambda: time.sleep(0.02), "fast": lambda: None}
+    taken = timing.samples(functions, rounds=5, budget=0.03)
+    assert len(taken["slow"]) == 2
+    assert len(taken["fast"]) == 5
