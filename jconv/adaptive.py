@@ -1,10 +1,9 @@
 """Pooling to a given output size: bins in place of a stride.
 
-An axis of bins is brought side by side, `x[at]` for a table `at` of `[out, window]` positions; what is left
-is a pooling of windows that do not overlap.
+An axis of bins is brought side by side, `x[at]` for a table `at` of `[out, window]` positions; what
+is left is a pooling of windows that do not overlap.
 """
 
-import math
 from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
@@ -16,21 +15,23 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jconv import adjoint, folds, geometry
-from jconv.extremes import extremes
+from jconv.extremes import extremes, winners
 from jconv.geometry import Ints, Window
-from jconv.pool import array, inexact, wide
+from jconv.operands import array, inexact, wide
 
 
 def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
     """The mean of every bin.
 
-    `y[o] = mean x[floor(o*size / out) : ceil((o + 1)*size / out)]` along every axis: torch's bins, which
-    overlap where `out` does not divide `size`, and repeat entries where `out > size`. The dtype is kept;
-    bfloat16 and float16 are summed in float32, and integers give the default float dtype.
+    `y[o] = mean x[floor(o*size / out) : ceil((o + 1)*size / out)]` along every axis: torch's bins,
+    which overlap where `out` does not divide `size`, and repeat entries where `out > size`. The
+    dtype is kept; bfloat16 and float16 are summed in float32, and integers give the default float
+    dtype.
 
     Args:
       x: `[*batch, *size, channels]`.
-      output_size: one int per spatial axis, or an int for all axes of `x` but the first and the last.
+      output_size: one int per spatial axis, or an int for all axes of `x` but the first and the
+        last.
 
     Returns:
       `[*batch, *output_size, channels]`.
@@ -45,8 +46,10 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
     y, bins = _side_by_side(x.astype(wide(x.dtype)), output_size)
     for axis, b in enumerate(bins):
         if not b.whole:
-            y = jnp.where(_laid(b.counted.ravel(), axis, len(bins), y.ndim), y, jnp.zeros((), y.dtype))
-    y = folds.folded(folds.SUM, y, [b.windows for b in bins])
+            y = jnp.where(
+                _laid(b.counted.ravel(), axis, len(bins), y.ndim), y, jnp.zeros((), y.dtype)
+            )
+    y = folds.folded(folds.SUM, y, [b.window for b in bins])
     for axis, b in enumerate(bins):
         counts = b.counted.sum(1)
         counts = counts[:1] if (counts == counts[0]).all() else counts
@@ -78,8 +81,8 @@ def adaptive_max_pool(
     x = array(x, real=True)
     wanted = geometry.flag("return_indices", return_indices)
     y, bins = _side_by_side(x, output_size)
-    y, winners = extremes(y, [b.windows for b in bins], False, wanted)
-    return (y, _in_input([b.at for b in bins], x, winners)) if wanted else y
+    windows = [b.window for b in bins]
+    return winners(y, windows, _places([b.at for b in bins], x)) if wanted else extremes(y, windows)
 
 
 def fractional_max_pool(
@@ -92,10 +95,11 @@ def fractional_max_pool(
 ) -> Array | tuple[Array, Array]:
     """Max pooling by a factor that is no integer, at random places.
 
-    `y[o] = max_t x[start[o] + t]` along every axis, with `start[o] = floor((o + u)*a) - floor(u*a)` but for the
-    last, `start[out - 1] = size - window`, where `a = (size - window) / (out - 1)` and `u` is uniform in [0, 1):
-    torch's pseudo-random sequence, whose steps are `floor(a)` and `ceil(a)`. One `u` is drawn per spatial axis,
-    and serves all batch entries and channels. Winners, ties, NaN and gradient are as in `max_pool`.
+    `y[o] = max_t x[start[o] + t]` along every axis, with `start[o] = floor((o + u)*a) - floor(u*a)`
+    but for the last, `start[out - 1] = size - window`, where `a = (size - window) / (out - 1)` and
+    `u` is uniform in [0, 1): torch's pseudo-random sequence, whose steps are `floor(a)` and
+    `ceil(a)`. One `u` is drawn per spatial axis, and serves all batch entries and channels.
+    Winners, ties, NaN and gradient are as in `max_pool`.
 
     Args:
       key: a JAX key.
@@ -115,25 +119,39 @@ def fractional_max_pool(
     >>> fractional_max_pool(jax.random.key(0), jnp.arange(8).reshape(8, 1), (2,), (7,)).ravel()
     Array([1, 2, 3, 4, 5, 6, 7], dtype=int32)
     """
+    _require_key(key)
     x = array(x, real=True)
     taps = geometry.window_taps("window", window, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
     out = geometry.per_axis("output_size", output_size, len(taps), least=1)
     wanted = geometry.flag("return_indices", return_indices)
     for axis, (n, k, o) in enumerate(zip(size, taps, out, strict=True)):
+        if k > n:
+            raise geometry.wrong("window", f"be at most size {n} on spatial axis {axis}", k)
         if o + k - 1 > n:
             raise geometry.wrong(
-                "output_size", f"be at most size - window + 1 = {n - k + 1} on spatial axis {axis}", o
+                "output_size",
+                f"be at most size - window + 1 = {n - k + 1} on spatial axis {axis}",
+                o,
             )
     shifts = jax.random.uniform(key, (len(taps),), jnp.float32)
-    at = [_starts(*sizes, shift)[:, None] + np.arange(sizes[1], dtype=np.int32)
-          for *sizes, shift in zip(size, taps, out, shifts, strict=True)]  # fmt: skip
+    starts = [_starts(*axis) for axis in zip(size, taps, out, shifts, strict=True)]
+    at = [
+        s[:, None] + np.arange(k, dtype=np.int32)[None] for s, k in zip(starts, taps, strict=True)
+    ]
     y = x
     for axis, positions in enumerate(at):
         y = jnp.take(y, positions.ravel(), x.ndim - len(taps) - 1 + axis, mode="clip")
     windows = [Window(k * o, k, k) for k, o in zip(taps, out, strict=True)]
-    y, winners = extremes(y, windows, False, wanted)
-    return (y, _in_input(at, x, winners)) if wanted else y
+    return winners(y, windows, _places(at, x)) if wanted else extremes(y, windows)
+
+
+def _require_key(key: ArrayLike) -> None:
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise geometry.mistyped("key", "be a JAX key", key)
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape != ():
+        raise geometry.wrong("key", "be one JAX key", f"keys of shape {shape}")
 
 
 def _starts(size: int, window: int, out: int, shift: Array) -> Array:
@@ -161,7 +179,7 @@ class Bins(NamedTuple):
         return self.at.size == self.size
 
     @property
-    def windows(self) -> Window:
+    def window(self) -> Window:
         """The window over the bins side by side."""
         out, window = self.at.shape
         return Window(out * window, window, window)
@@ -201,37 +219,41 @@ def _take(static, x: Array) -> Array:
 def _untake(static, y: Array) -> Array:
     """Adjoint of `_take`, by reading: each position adds up the places that it was taken to."""
     bins, axis = static
-    places = [np.flatnonzero(bins.at.ravel() == i) for i in range(bins.size)]
-    most = max(map(len, places))
-    table = np.array([[*place, *[-1] * (most - len(place))] for place in places])
     zero = jnp.zeros((), y.dtype)
     parts = [
         jnp.where(
-            _laid(column >= 0, axis, y.ndim - 1, y.ndim),
-            jnp.take(y, np.maximum(column, 0), axis, mode="clip"),
+            _laid(places >= 0, axis, y.ndim - 1, y.ndim),
+            jnp.take(y, np.maximum(places, 0), axis, mode="clip"),
             zero,
         )
-        for column in table.T
+        for places in _places_of(bins)
     ]
     return reduce(jnp.add, parts)
 
 
-def _laid(values: np.ndarray, axis: int, rank: int, ndim: int) -> np.ndarray:
+def _places_of(bins: Bins) -> np.ndarray:
+    """`[repeat, size]`: where each position stands side by side, -1 beyond its last repeat."""
+    taken = bins.at.ravel()
+    order = np.argsort(taken, kind="stable")
+    start = np.searchsorted(taken[order], np.arange(bins.size + 1))
+    repeat = np.arange(np.diff(start).max())[:, None]
+    place = order[np.minimum(start[:-1] + repeat, len(order) - 1)]
+    return np.where(repeat < np.diff(start), place, -1)
+
+
+def _laid(values, axis: int, rank: int, ndim: int):
     """`values` along one spatial axis of an array of `ndim` axes."""
     shape = [1] * ndim
     shape[ndim - 1 - rank + axis] = len(values)
     return values.reshape(shape)
 
 
-def _in_input(at: Sequence[ArrayLike], x: Array, winners: Array) -> Array:
-    """Winners among windows side by side, as row-major positions in the input."""
+def _places(at: Sequence[ArrayLike], x: Array) -> Array:
+    """The row-major number in `x` of every position of the windows side by side."""
     rank = len(at)
     size = x.shape[-rank - 1 : -1]
-    index = jnp.zeros_like(winners)
-    rest = winners
+    places = jnp.zeros((1,) * x.ndim, jnp.int32)
     for axis, positions in enumerate(at):
-        inner = np.int32(math.prod(p.size for p in at[axis + 1 :]))
-        place, rest = jnp.divmod(rest, inner)
-        at_axis = jnp.asarray(positions.ravel(), jnp.int32)
-        index = index * np.int32(size[axis]) + jnp.take(at_axis, place, mode="clip")
-    return index
+        along = _laid(jnp.asarray(positions, jnp.int32).ravel(), axis, rank, x.ndim)
+        places = places * np.int32(size[axis]) + along
+    return places

@@ -4,14 +4,15 @@ A block is a few whole images, or a few rows (positions of the first spatial axi
 large scratch slow is less the cache than that fresh pages must be mapped at every call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.padding import cut
+from jconv.geometry import Window
+from jconv.padding import cut, embed
 
 # Of 1 to 64 MB measured on `experiments.compare_layers`, 4 to 8 MB of scratch a block was the fastest.
 BLOCK_BYTES = 6 * 2**20
@@ -38,9 +39,22 @@ class Blocks(NamedTuple):
         """Block `step` of `a` `[n, rows', ...]`: `size` entries of axis 1, from its row times `stride` on."""
         image, row = step // self.row_blocks * self.images, step % self.row_blocks * self.rows
         starts = (image, row * stride, *(0,) * (a.ndim - 2))
-        block = cut(a, starts, (self.images, size, *a.shape[2:]))
-        # Fused into what reads it, the traced offset is added anew for every entry.
-        return lax.optimization_barrier(block)
+        return cut(a, starts, (self.images, size, *a.shape[2:]))
+
+
+def reader(
+    blocks: Blocks, x: Array, windows: Sequence[Window], stride: int, size: int
+) -> Callable[[Array | int], Array]:
+    """`read(step)`: what block `step` reads of `x` `[n, *size, c]` padded as the windows say.
+
+    Whole images are padded within their step, while they are in the cache.
+    """
+    if blocks.row_blocks == 1:
+        return lambda step: lax.optimization_barrier(
+            embed(blocks.cut(x, step, 1, x.shape[1]), windows)
+        )
+    padded = lax.optimization_barrier(embed(x, windows))
+    return lambda step: blocks.cut(padded, step, stride, size)
 
 
 def split(n: int, rows: int, row_bytes: int, budget: int = BLOCK_BYTES) -> Blocks:

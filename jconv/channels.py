@@ -29,8 +29,8 @@ def mix(spec: Spec, x: Array, k: Array) -> Array:
     acc = accumulator(spec, x.dtype)
     if k.shape[0] == 1:
         per_group = (spec.groups, out // spec.groups)
-        y = x.astype(acc)[..., None] * k.astype(acc).reshape(per_group)
-        return y.reshape(*x.shape[:-1], out)
+        k = lax.expand_dims(k.astype(acc).reshape(per_group), range(x.ndim - 1))
+        return (x.astype(acc)[..., None] * k).reshape(*x.shape[:-1], out)
     y = _product(spec, _by_group(spec, x), _by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
     return _from_groups(y, x.shape[:-1])
 
@@ -43,7 +43,7 @@ def mix_input(spec: Spec, y: Array, k: Array) -> Array:
     if k.shape[0] == 1:
         per_group = (spec.groups, k.shape[-1] // spec.groups)
         y = y.reshape(*y.shape[:-1], *per_group).astype(acc)
-        return (y * k.astype(acc).reshape(per_group)).sum(-1)
+        return (y * lax.expand_dims(k.astype(acc).reshape(per_group), range(y.ndim - 2))).sum(-1)
     x = _product(spec, _by_group(spec, y), _by_group(spec, k), ((2,), (2,)), ((0,), (0,)))
     return _from_groups(x, y.shape[:-1])
 

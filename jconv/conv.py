@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
@@ -19,6 +20,7 @@ from jconv import adjoint, geometry
 from jconv.faces import evaluate
 from jconv.geometry import Ints, Padding, Spec, Window
 from jconv.methods import METHODS
+from jconv.operands import array, scalar
 from jconv.padding import padded, unpadded
 
 
@@ -75,9 +77,8 @@ def conv(
     """
     x, kernel = _numbers(x=x, kernel=kernel)
     call = _call(
-        x.shape, kernel.shape, stride, padding, padding_mode, padding_value, dilation,
-        input_dilation, groups, flip, method, precision, preferred_element_type, custom_vjp,
-        jnp.result_type(x, kernel),
+        "x", x.shape, kernel.shape, stride, padding, padding_mode, padding_value, dilation,
+        input_dilation, groups, flip, method, precision, preferred_element_type, custom_vjp, x.dtype,
     )  # fmt: skip
     xp = _merge(call.pad(x), call.rank)
     y = _apply(call, "forward", xp, kernel)
@@ -106,7 +107,7 @@ def conv_transpose(
 
     `<conv(x, kernel), y> == <x, conv_transpose(y, kernel, size=size of x)>`, bilinear also for complex numbers
     (no conjugate), so `x[i] = sum_(o, t) y[o] . kernel[t]` over `stride*o + dilation*t - low == i`. With a
-    `padding_value`, `conv` is affine in `x`, and this is the adjoint of its linear part.
+    `padding_value`, `conv` is affine in `x`, and this is the adjoint of its linear part, whatever the value.
 
     Args:
       y: `[*batch, *out, out_channels]`.
@@ -129,6 +130,8 @@ def conv_transpose(
     y, kernel = _numbers(y=y, kernel=kernel)
     rank = geometry.kernel_rank(kernel.shape)
     out, _ = geometry.split_shape("y", y.shape, rank)
+    if min(out) < 1:
+        raise geometry.wrong("y", "have no empty spatial axis", f"shape {y.shape}")
     if size is None:
         size = geometry.smallest_size(
             out, kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation,
@@ -137,10 +140,10 @@ def conv_transpose(
     size = geometry.per_axis("size", size, rank, least=1)
     batch = y.shape[: y.ndim - rank - 1]
     channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
+    scalar("padding_value", padding_value, y.dtype)
     call = _call(
-        (*batch, *size, channels), kernel.shape, stride, padding, padding_mode, padding_value, dilation,
-        input_dilation, groups, flip, method, precision, preferred_element_type, custom_vjp,
-        jnp.result_type(y, kernel),
+        "size", (*batch, *size, channels), kernel.shape, stride, padding, padding_mode, 0, dilation,
+        input_dilation, groups, flip, method, precision, preferred_element_type, custom_vjp, y.dtype,
     )  # fmt: skip
     call.require_y("y", y.shape, kernel.shape[-1])
     x = _apply(call, "input_adjoint", _merge(y, rank), kernel)
@@ -190,13 +193,15 @@ def kernel_gradient(
     x, y_bar = _numbers(x=x, y_bar=y_bar)
     taps = geometry.window_taps("taps", taps, x.ndim)
     _, inputs = geometry.split_shape("x", x.shape, len(taps))
-    geometry.split_shape("y_bar", y_bar.shape, len(taps))
-    outputs = y_bar.shape[-1]
+    _, outputs = geometry.split_shape("y_bar", y_bar.shape, len(taps))
+    for name, a in (("x", x), ("y_bar", y_bar)):
+        if a.shape[-1] < 1:
+            raise geometry.wrong(name, "have one or more channels", f"shape {a.shape}")
     count = geometry.channel_groups(groups, inputs, outputs)
     call = _call(
-        x.shape, (*taps, inputs // count, outputs), stride, padding, padding_mode, padding_value,
-        dilation, input_dilation, groups, flip, method, precision, preferred_element_type,
-        custom_vjp, jnp.result_type(x, y_bar),
+        "x", x.shape, (*taps, inputs // count, outputs), stride, padding, padding_mode,
+        padding_value, dilation, input_dilation, groups, flip, method, precision,
+        preferred_element_type, custom_vjp, x.dtype,
     )  # fmt: skip
     call.require_y("y_bar", y_bar.shape, outputs)
     return _apply(call, "kernel_adjoint", _merge(call.pad(x), call.rank), _merge(y_bar, call.rank))
@@ -242,10 +247,10 @@ class _Call(NamedTuple):
 
 
 def _call(
-    x_shape, kernel_shape, stride, padding, mode, value, dilation, input_dilation, groups, flip,
-    method, precision, preferred, custom_vjp, dtype,
+    sized, x_shape, kernel_shape, stride, padding, mode, value, dilation, input_dilation, groups,
+    flip, method, precision, preferred, custom_vjp, dtype,
 ) -> _Call:  # fmt: skip
-    """Checks every option of a convolution of these shapes."""
+    """Checks every option of a convolution of these shapes; `sized` names what gave the size."""
     rank = geometry.kernel_rank(kernel_shape)
     size, channels = geometry.split_shape("x", x_shape, rank)
     count = geometry.channel_groups(groups, channels, kernel_shape[-1])
@@ -262,63 +267,104 @@ def _call(
         dilation=dilation,
         input_dilation=input_dilation,
     )
-    geometry.require_output("x", made)
+    geometry.require_output(sized, made)
+    value = scalar("padding_value", value, dtype)
     outside = geometry.padding_mode(mode) != "constant" or not _is_zero(value)
     spec = Spec(
         made,
         count,
         geometry.flag("flip", flip),
-        precision,
+        _precision(precision),
         _preferred(preferred, dtype),
     )
+    spec = spec.padded() if outside else spec
     return _Call(
         batch=tuple(x_shape[: len(x_shape) - rank - 1]),
         windows=made,
         mode=mode,
         value=value,
-        spec=spec.padded() if outside else spec,
-        method=_method(method, dtype),
+        spec=spec,
+        method=_method(method, spec, dtype),
         custom_vjp=geometry.flag("custom_vjp", custom_vjp),
     )
 
 
 def _is_zero(value: ArrayLike) -> bool:
-    return isinstance(value, int | float | complex) and value == 0
+    return isinstance(value, int | float) and value == 0
 
 
-def _method(method: object, dtype) -> str:
+def _method(method: object, spec: Spec, dtype) -> str:
     if not isinstance(method, str):
         raise geometry.mistyped("method", "be a str", method)
     names = ("auto", *METHODS)
     if method not in names:
         raise geometry.wrong("method", f"be one of {names}", repr(method))
-    if method == "fourier" and not jnp.issubdtype(dtype, jnp.inexact):
-        raise geometry.wrong("method", "not be 'fourier' for integers, which it cannot keep exact", dtype)
+    served, only = _serving(spec, dtype).get(method, (True, ""))
+    if not served:
+        must = f"serve this convolution, and {method!r} serves only {only}"
+        raise geometry.wrong("method", must, repr(method))
     return method
+
+
+def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
+    """Whether the methods that are not for all convolutions serve all three faces of this one."""
+    inexact = jnp.issubdtype(dtype, jnp.inexact)
+    unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
+    threes = len(spec.taps) <= 2 and all(w.taps == 3 and w.dilation == 1 for w in spec.windows)
+    return {
+        "fourier": (inexact, "floats and complex numbers, since it rounds"),
+        "lanes": (unit, "stride and input_dilation 1"),
+        "kn2row": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
+        "winograd": (
+            inexact and unit and threes and spec.groups == 1,
+            "floats, one or two axes of 3 taps, and stride, dilations and groups 1",
+        ),
+    }
 
 
 def _preferred(preferred: DTypeLike | None, dtype):
     if preferred is None:
         return None
-    preferred = jnp.dtype(preferred)
-    kinds = (jnp.integer, jnp.floating, jnp.complexfloating)
-    if not any(jnp.issubdtype(dtype, k) and jnp.issubdtype(preferred, k) for k in kinds):
+    try:
+        preferred = jnp.dtype(preferred)
+    except TypeError:
+        raise geometry.mistyped("preferred_element_type", "be a dtype", preferred) from None
+    kinds = (jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating)
+    same = any(jnp.issubdtype(dtype, k) and jnp.issubdtype(preferred, k) for k in kinds)
+    if not same or preferred.itemsize < dtype.itemsize:
         raise geometry.wrong(
-            "preferred_element_type", f"be of the kind of the operands' dtype {dtype}", preferred
-        )
+            "preferred_element_type",
+            f"be of the kind of the operands' dtype {dtype}, and no narrower", preferred,
+        )  # fmt: skip
     return preferred
 
 
+def _precision(precision: Any) -> Any:
+    if precision is None or isinstance(precision, lax.DotAlgorithm | lax.DotAlgorithmPreset):
+        return precision
+    sides = geometry.entries_of(precision)
+    if sides is None:
+        return _side_precision(precision)
+    if len(sides) != 2:
+        raise geometry.wrong("precision", "be one, or a pair", precision)
+    return tuple(map(_side_precision, sides))
+
+
+def _side_precision(precision: object) -> lax.Precision:
+    must = "be None, a jax.lax.Precision or its name, or a jax.lax.DotAlgorithm"
+    if not isinstance(precision, str | lax.Precision):
+        raise geometry.mistyped("precision", must, precision)
+    try:
+        return lax.Precision(precision)
+    except ValueError:
+        raise geometry.wrong("precision", must, repr(precision)) from None
+
+
 def _numbers(**arrays: ArrayLike) -> list[Array]:
-    made = []
-    for name, value in arrays.items():
-        if isinstance(value, str) or value is None:
-            raise geometry.mistyped(name, "be an array", value)
-        array = jnp.asarray(value)
-        if not jnp.issubdtype(array.dtype, jnp.number):
-            raise geometry.mistyped(name, "be an array of numbers", array.dtype)
-        made.append(array)
-    return made
+    """Arrays of numbers, in their common dtype."""
+    made = [array(value, name=name) for name, value in arrays.items()]
+    common = jnp.result_type(*made)
+    return [a.astype(common) for a in made]
 
 
 def _merge(a: Array, rank: int) -> Array:
@@ -332,8 +378,6 @@ def _merge(a: Array, rank: int) -> Array:
 
 def _apply(call: _Call, face: str, a: Array, b: Array) -> Array:
     """One face, with the other two as its rule."""
-    common = jnp.result_type(a, b)
-    a, b = a.astype(common), b.astype(common)
     static = (call.spec, call.method)
     plain, left, right = _RULES[face]
     if not call.custom_vjp:
@@ -343,10 +387,12 @@ def _apply(call: _Call, face: str, a: Array, b: Array) -> Array:
 
 def _face(face: str, static, a: Array, b: Array) -> Array:
     spec, method = static
-    common = jnp.result_type(a, b)
+    # A cotangent has the dtype of sums, the other operand its own: met explicitly, whatever the user allows.
+    with jax.numpy_dtype_promotion("standard"):
+        common = jnp.result_type(a, b)
     a, b = a.astype(common), b.astype(common)
-    out = evaluate(face, spec, method, a, b)
-    return out.astype(common if spec.preferred is None else spec.preferred)
+    # Blocks of a batch need an example to start from.
+    return evaluate(face, spec, method if len(a) else "shifts", a, b)
 
 
 def _forward(static, x: Array, kernel: Array) -> Array:

@@ -1,14 +1,15 @@
 """The greatest or the least entry of every window: values, the winning taps, and the rule.
 
-A stage keeps the tap that won each of its windows, in one or two bytes. The derivative gathers a tangent at the
-winners; its adjoint, `x_bar[i] = sum_o y_bar[o] [i won o]`, is the blocked sum of `stages`. The first of
-equals wins, and the first NaN wins over all; a stage takes its axis from the last to the first, so the first
-is the first in row-major order. Padding is worse than anything: where all that a window sees is the
-padding's value, the first entry inside the input wins, and where nothing is inside, none does (tap -1).
+A stage keeps the tap that won each of its windows, in one or two bytes. The derivative gathers a
+tangent at the winners; its adjoint, `x_bar[i] = sum_o y_bar[o] [i won o]`, is the blocked sum of
+`stages`. The first of equals wins, and the first NaN wins over all; a stage takes its axis from the
+last to the first, so the first is the first in row-major order. Padding is worse than anything:
+where all that a window sees is the padding's value, the first entry inside the input wins, and
+where nothing is inside, none does (tap -1).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ from jconv.stages import (
 
 
 class Stage(NamedTuple):
-    """One fused choice. `first` is, per axis, the first tap inside the input, or None where all are."""
+    """One fused choice. `first` is per axis the first tap inside the input, None if all are."""
 
     windows: Windows
     first: tuple[np.ndarray, ...] | None
@@ -45,24 +46,46 @@ class Stage(NamedTuple):
 
 
 def extremes(
-    x: Array, windows: Sequence[Window], least: bool, with_indices: bool, custom_vjp: bool = True
-) -> tuple[Array, Array | None]:
-    """The greatest (or `least`) entry of every window, and where in the unpadded size it was."""
+    x: Array, windows: Sequence[Window], least: bool = False, custom_vjp: bool = True
+) -> Array:
+    """The greatest (or `least`) entry of every window."""
+    *_, (_, y, _) = _evaluate(x, windows, least, custom_vjp)
+    return y
+
+
+def winners(
+    x: Array,
+    windows: Sequence[Window],
+    places: Array,
+    least: bool = False,
+    custom_vjp: bool = True,
+) -> tuple[Array, Array]:
+    """The greatest (or `least`) entry of every window, and its entry of `places`, -1 for none."""
+    places = embed(places, [tight(w) for w in windows], -1)
+    lead = x.ndim - len(windows) - 1
+    places = jnp.broadcast_to(places, (*x.shape[:lead], *places.shape[lead:-1], x.shape[-1]))
+    stages = list(_evaluate(x, windows, least, custom_vjp))
+    for stage, _, taps in stages:
+        places = _gather(stage, taps, places, -1)
+    return stages[-1][1], places
+
+
+def _evaluate(
+    x: Array, windows: Sequence[Window], least: bool, custom_vjp: bool
+) -> Iterator[tuple[Stage, Array, Array]]:
+    """Every stage, with its values and its winning taps."""
     windows = tuple(map(tight, windows))
     plan = _plan(windows, least)
-    indices = _positions(x, windows) if with_indices else None
     x = enclosed(x, windows, neutral(x.dtype, least))
     differentiable = jnp.issubdtype(x.dtype, jnp.inexact)
     for stage in plan:
         if differentiable:
-            x, winners = adjoint.selection(_choose, _gather, _scatter, stage, x, custom_vjp)
+            x, taps = adjoint.selection(_choose, _gather, _scatter, stage, x, custom_vjp)
         else:
-            x, winners = _choose(stage, x)
+            x, taps = _choose(stage, x)
+        yield stage, x, taps
         if stage is not plan[-1]:
             x = written(x, [(0, 0)] * len(windows))
-        if indices is not None:
-            indices = _gather(stage, winners, indices, -1)
-    return x, indices
 
 
 def neutral(dtype, least: bool):
@@ -73,12 +96,10 @@ def neutral(dtype, least: bool):
     return bounds.max if least else bounds.min
 
 
-def _positions(x: Array, windows: Sequence[Window]) -> Array:
-    """The row-major index of every entry, padded with -1."""
-    lead = x.ndim - len(windows) - 1
-    size = x.shape[lead:-1]
-    numbers = np.arange(math.prod(size), dtype=np.int32).reshape((1,) * lead + (*size, 1))
-    return embed(jnp.broadcast_to(numbers, x.shape), windows, np.int32(-1))
+def positions(size: Sequence[int], ndim: int) -> Array:
+    """The row-major number of every entry of a spatial size, against an array of `ndim` axes."""
+    numbers = np.arange(math.prod(size), dtype=np.int32)
+    return jnp.asarray(numbers.reshape((1,) * (ndim - len(size) - 1) + (*size, 1)))
 
 
 # ---------------------------------------------------------------- the stages
@@ -86,7 +107,9 @@ def _positions(x: Array, windows: Sequence[Window]) -> Array:
 
 def _plan(windows: Windows, least: bool) -> list[Stage]:
     """The stages of windows over an input that is padded already."""
-    inside = [(np.arange(w.extent) >= w.low) & (np.arange(w.extent) < w.low + w.size) for w in windows]
+    inside = [
+        (np.arange(w.extent) >= w.low) & (np.arange(w.extent) < w.low + w.size) for w in windows
+    ]
     if few(windows):
         return [_stage(tuple(w.padded() for w in windows), inside, least)]
     plan = []
@@ -94,7 +117,7 @@ def _plan(windows: Windows, least: bool) -> list[Stage]:
         for taps, stride, dilation in _runs(*step(windows[axis])):
             made = along([len(entries) for entries in inside], axis, taps, stride, dilation)
             plan.append(_stage(made, inside, least))
-            inside[axis] = _sees(made[axis], inside[axis]).any(1)
+            inside[axis] = np.asarray(_sees(made[axis], inside[axis]).any(1))
     return plan
 
 
@@ -136,8 +159,8 @@ def _choose(stage: Stage, x: Array) -> tuple[Array, Array]:
 def _winners(stage: Stage, seen: Sequence[Array], best: Array) -> Array:
     """The first tap that equals the best, or that is NaN.
 
-    Chosen as `(tap + 1)^2`, which a square root brings back exactly: XLA:CPU would compute a choice again for
-    every entry that reads it, but not a square root.
+    Chosen as `(tap + 1)^2`, which a square root brings back exactly: XLA:CPU would compute a choice
+    again for every entry that reads it, but not a square root.
     """
     inexact = jnp.issubdtype(best.dtype, jnp.inexact)
     chosen = jnp.full(best.shape, len(seen) ** 2, jnp.float32)
@@ -147,15 +170,16 @@ def _winners(stage: Stage, seen: Sequence[Array], best: Array) -> Array:
         chosen = jnp.where(won, jnp.float32((tap + 1) ** 2), chosen)
     if stage.first is not None:
         worst = best == jnp.asarray(neutral(best.dtype, stage.least), best.dtype)
-        chosen = jnp.where(worst, jnp.square(_first(stage, best.ndim) + 1), chosen)
+        first = _first(stage.windows, stage.first, best.ndim)
+        chosen = jnp.where(worst, jnp.square(first + 1), chosen)
     return (jnp.sqrt(chosen) - 1).astype(jnp.int8)
 
 
-def _first(stage: Stage, ndim: int) -> Array:
+def _first(windows: Windows, firsts: Sequence[np.ndarray], ndim: int) -> Array:
     """The first tap inside the input, or -1, against an output of `ndim` axes."""
-    rank = len(stage.windows)
+    rank = len(windows)
     tap, inside = jnp.zeros((1,) * ndim, jnp.float32), np.ones((1,) * ndim, bool)
-    for axis, (w, first) in enumerate(zip(stage.windows, stage.first, strict=True)):
+    for axis, (w, first) in enumerate(zip(windows, firsts, strict=True)):
         shape = [1] * ndim
         shape[ndim - 1 - rank + axis] = w.out
         tap = tap * np.float32(w.taps) + first.reshape(shape).astype(np.float32)

@@ -24,19 +24,20 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     on_cpu = partial(_auto, face, spec, "cpu")
     elsewhere = partial(_auto, face, spec, "default")
     problem = problem_of(face, spec, a, b)
-    if planner.choose(face, problem, "cpu") == planner.choose(face, problem, "default"):
+    if planner.choose(problem, "cpu").method == planner.choose(problem, "default").method:
         return on_cpu(a, b)
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
 
 
 def _auto(face: str, spec: Spec, platform: str, a: Array, b: Array) -> Array:
-    method = planner.choose(face, problem_of(face, spec, a, b), platform).method
+    method = planner.choose(problem_of(face, spec, a, b), platform).method
     return _by(face, spec, method, a, b, platform)
 
 
 def _by(face: str, spec: Spec, method: str, a: Array, b: Array, platform: str) -> Array:
     if method not in REWRITES:
-        return getattr(METHODS[method], face)(spec, a, b)
+        c = getattr(METHODS[method], face)(spec, a, b)
+        return c.astype(a.dtype if spec.preferred is None else spec.preferred)
     simple, to_x, to_kernel, from_y = REWRITES[method](spec)
     inner = partial(_auto, face, simple, platform)
     match face:
@@ -49,12 +50,6 @@ def _by(face: str, spec: Spec, method: str, a: Array, b: Array, platform: str) -
 
 
 def problem_of(face: str, spec: Spec, a: Array, b: Array) -> Problem:
-    """The sizes of one face's operands."""
-    match face:
-        case "forward":
-            inputs, outputs = a.shape[-1], b.shape[-1]
-        case "input_adjoint":
-            inputs, outputs = b.shape[-2] * spec.groups, b.shape[-1]
-        case _:
-            inputs, outputs = a.shape[-1], b.shape[-1]
-    return Problem(spec, a.shape[0], inputs, outputs, a.dtype)
+    """What the planner must know of one face's operands."""
+    inputs = b.shape[-2] * spec.groups if face == "input_adjoint" else a.shape[-1]
+    return Problem(face, spec, a.shape[0], inputs, b.shape[-1], a.dtype)

@@ -3,14 +3,14 @@
     sum       y = sum_t x_t                  x_bar[i] = sum_o y_bar[o]
     product   y = prod_t x_t                 x_bar[i] = sum_o y_bar[o] prod_(t not i) x_t
     lse       y = log sum_t exp x_t          x_bar[i] = sum_o y_bar[o] exp(x[i] - y[o])
-    norm      y = (sum_t |x_t|^p)^(1/p)      x_bar[i] = sum_o y_bar[o] u(x[i] / y[o]),  u(r) = r |r|^(p-2)
+    norm      y = (sum_t |x_t|^p)^(1/p)      x_bar[i] = sum_o y_bar[o] u(x[i] / y[o])
 
-where `o` runs over the windows that see entry `i`. All four are associative: a fold of folds is a fold.
+where `u(r) = r |r|^(p-2)`, and `o` runs over the windows that see entry `i`. All four are
+associative: a fold of folds is a fold.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from itertools import accumulate
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -23,24 +23,27 @@ from jconv.stages import (
     FEW,
     Windows,
     along,
+    beyond,
     blocked_sum,
     cells,
     enclosed,
+    exists,
     few,
-    placed,
     shifted,
     spread,
     step,
     taps_of,
     tight,
     views,
+    written,
 )
 
 
 class Fold(NamedTuple):
     """One way to fold: of a list of arrays, entry by entry, and the adjoint of its derivative.
 
-    `adjoint(windows, x, y, y_bar)` where the fold is nonlinear, `adjoint(windows, y_bar)` where it is a sum.
+    `adjoint(windows, x, y, y_bar)` where the fold is nonlinear, `adjoint(windows, y_bar)` where it
+    is a sum.
     """
 
     combine: Callable[[Sequence[Array]], Array]
@@ -55,30 +58,37 @@ def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = T
     x = enclosed(x, windows, fold.fill)
     if few(windows):
         return _stage(fold, tuple(w.padded() for w in windows), x, custom_vjp)
-    for axis in reversed(range(len(windows))):
-        x = _along(fold, x, x.ndim - len(windows) - 1 + axis, step(windows[axis]), custom_vjp)
+    rank = len(windows)
+    for axis in reversed(range(rank)):
+        x = written(x, [(0, 0)] * rank) if axis < rank - 1 else x
+        x = _along(fold, x, rank, axis, step(windows[axis]), custom_vjp)
     return x
 
 
 def _along(
-    fold: Fold, x: Array, axis: int, step: tuple[int, int, int], custom_vjp: bool
+    fold: Fold, x: Array, rank: int, axis: int, step: tuple[int, int, int], custom_vjp: bool
 ) -> Array:
     """The fold of windows along one axis: of runs side by side, and of what they leave over."""
     taps, stride, dilation = step
     if taps <= FEW:
-        stride = stride or (taps - 1) * dilation + 1
-        return _stage(fold, along(x.shape[:-1], axis, taps, stride, dilation), x, custom_vjp)
+        made = along(
+            x.shape[-rank - 1 : -1], axis, taps, stride or (taps - 1) * dilation + 1, dilation
+        )
+        return _stage(fold, made, x, custom_vjp)
     count = min(range(2, FEW), key=lambda count: count + sum(divmod(taps, count)))
     run, rest = divmod(taps, count)
     apart = run * dilation
-    inner, outer = (1, (count, stride, apart)) if stride % apart else (apart, (count, stride // apart, 1))
-    y = _along(fold, x, axis, (run, inner, dilation), custom_vjp)
-    y = _along(fold, y, axis, outer, custom_vjp)
+    inner, outer = (
+        (1, (count, stride, apart)) if stride % apart else (apart, (count, stride // apart, 1))
+    )
+    y = _along(fold, x, rank, axis, (run, inner, dilation), custom_vjp)
+    y = _along(fold, written(y, [(0, 0)] * rank), rank, axis, outer, custom_vjp)
     if not rest:
         return y
-    tail = lax.slice_in_dim(x, count * apart, x.shape[axis], axis=axis)
-    tail = _along(fold, tail, axis, (rest, stride, dilation), custom_vjp)
-    return fold.combine([lax.slice_in_dim(y, 0, tail.shape[axis], axis=axis), tail])
+    at = x.ndim - rank - 1 + axis
+    tail = lax.slice_in_dim(x, count * apart, x.shape[at], axis=at)
+    tail = _along(fold, tail, rank, axis, (rest, stride, dilation), custom_vjp)
+    return fold.combine([lax.slice_in_dim(y, 0, tail.shape[at], axis=at), tail])
 
 
 def _stage(fold: Fold, windows: Windows, x: Array, custom_vjp: bool) -> Array:
@@ -121,13 +131,21 @@ def _multiplied(parts: Sequence[Array]) -> Array:
 
 
 def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> Array:
-    """The product of the others is that of the taps before times that of the taps after: no division."""
+    """Each tap takes `y_bar` times the entries of the other taps: no division."""
     del y
-    parts = views(x, windows)
-    before = [y_bar, *accumulate(parts[:-1], jnp.multiply, initial=y_bar)][1:]
-    after = list(accumulate(parts[:0:-1], jnp.multiply))[::-1]
-    shares = [b * a for b, a in zip(before, after, strict=False)] + [before[-1]]
-    return placed(windows, shares)
+    seen = views(*beyond(x, windows))
+    y_bar, zero = spread(y_bar, windows), jnp.zeros((), x.dtype)
+
+    def term(block):
+        total = zero
+        for tap in np.unique(block.taps[block.taps >= 0]):
+            others = reduce(jnp.multiply, [*seen[:tap], *seen[tap + 1 :]], y_bar)
+            share = shifted(others, windows, block)
+            taken = taps_of(block, share.ndim, np.int32) == tap
+            total = total + jnp.where(exists(block, windows, share.ndim) & taken, share, zero)
+        return total
+
+    return blocked_sum(windows, term)
 
 
 PRODUCT = Fold(_multiplied, _multiplied_adjoint, 1)
@@ -163,7 +181,7 @@ def norm(p: float) -> Fold:
 
 
 def _norm(p: float, parts: Sequence[Array]) -> Array:
-    sizes = [jnp.abs(part) for part in parts]
+    sizes = [magnitude(part) for part in parts]
     one = jnp.ones((), sizes[0].dtype)
     top = lax.stop_gradient(reduce(jnp.maximum, sizes))
     top = jnp.where((top > 0) & jnp.isfinite(top), top, one)
@@ -177,16 +195,21 @@ def _norm_adjoint(p: float, windows: Windows, x: Array, y: Array, y_bar: Array) 
 
     def share(x, y):
         ratio = x / y
-        ratio = jnp.where(jnp.abs(ratio) > 2, one, ratio)
+        ratio = jnp.where(magnitude(ratio) > 2, one, ratio)
         if p >= 2:
-            return ratio * _power(jnp.abs(ratio), p - 2)
-        return jnp.sign(ratio) * _power(jnp.abs(ratio), p - 1)
+            return ratio * _power(magnitude(ratio), p - 2)
+        return jnp.sign(ratio) * _power(magnitude(ratio), p - 1)
 
     return _shares(windows, x, y, y_bar, share)
 
 
+def magnitude(x: Array) -> Array:
+    """`|x|`, with derivative 0 at 0."""
+    return x * jnp.sign(x)
+
+
 def _power(size: Array, exponent: float) -> Array:
-    """`size ** exponent` of sizes from 0 on, whose derivative at 0 is 0 where it would be infinite."""
+    """`size ** exponent` from 0 on; its derivative at 0 is 0 where it would be infinite."""
     if exponent == 0:
         return jnp.ones_like(size)
     if exponent == 1:
@@ -202,13 +225,14 @@ def _power(size: Array, exponent: float) -> Array:
 
 
 def _shares(windows: Windows, x: Array, y: Array, y_bar: Array, share: Callable) -> Array:
-    """`x_bar[i] = sum_o y_bar[o] share(x[i], y[o])`, where a window beyond the last has `y_bar` 0."""
+    """`x_bar[i] = sum_o y_bar[o] share(x[i], y[o])`."""
     x, y, y_bar = cells(x, windows), spread(y, windows, 1), spread(y_bar, windows)
     zero = jnp.zeros((), x.dtype)
 
     def term(block):
         seen = shifted(y_bar, windows, block)
         part = seen * share(x, shifted(y, windows, block))
-        return jnp.where(taps_of(block, part.ndim, np.int32) >= 0, part, zero)
+        taken = taps_of(block, part.ndim, np.int32) >= 0
+        return jnp.where(exists(block, windows, part.ndim) & taken, part, zero)
 
     return blocked_sum(windows, term)

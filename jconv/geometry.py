@@ -124,24 +124,34 @@ def spread(size: int, dilation: int) -> int:
 # ---------------------------------------------------------------- integers, one per spatial axis
 
 
-def whole(name: str, value: object, *, least: int | None = None) -> int:
+def whole(
+    name: str, value: object, *, least: int | None = None, must: str = "be an int"
+) -> int:
     """`value` as a Python int of at least `least`."""
     if isinstance(value, bool):
-        raise mistyped(name, "be an int", value)
+        raise mistyped(name, must, value)
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise mistyped(name, "be an int", value) from None
+        raise mistyped(name, must, value) from None
     if least is not None and number < least:
         raise wrong(name, f"be at least {least}", number)
     return number
 
 
+def entries_of(value: object) -> tuple[Any, ...] | None:
+    """What `value` holds, in order; None for one thing: text, a set, an array without axes."""
+    if isinstance(value, str | bytes):
+        return None
+    is_array = hasattr(value, "__iter__") and getattr(value, "ndim", 0) > 0
+    return tuple(value) if is_array or isinstance(value, Sequence) else None  # type: ignore[arg-type]
+
+
 def per_axis(name: str, value: object, rank: int, *, least: int | None = None) -> tuple[int, ...]:
     """An int for every axis, or one int per spatial axis, as a tuple of `rank` ints."""
-    if isinstance(value, str) or not hasattr(value, "__len__"):
+    entries = entries_of(value)
+    if entries is None:
         return (whole(name, value, least=least),) * rank
-    entries = tuple(value)  # type: ignore[arg-type]
     if len(entries) != rank:
         raise wrong(name, f"hold one int for each of the {rank} spatial axes", value)
     return tuple(whole(name, entry, least=least) for entry in entries)
@@ -149,10 +159,18 @@ def per_axis(name: str, value: object, rank: int, *, least: int | None = None) -
 
 def window_taps(name: str, value: object, ndim: int) -> tuple[int, ...]:
     """One int per spatial axis, or an int for all axes but the first and the last of `ndim`."""
-    rank = len(value) if hasattr(value, "__len__") else ndim - 2  # type: ignore[arg-type]
-    if rank < 1:
+    entries = entries_of(value)
+    if entries is None:
+        count = whole(name, value, least=1)
+        if ndim < 3:
+            raise wrong(
+                name, "hold one int per spatial axis where there is no batch axis",
+                f"{count} for an array of {ndim} axes",
+            )  # fmt: skip
+        return (count,) * (ndim - 2)
+    if not entries:
         raise wrong(name, "hold one int for each of one or more spatial axes", value)
-    return per_axis(name, value, rank, least=1)
+    return per_axis(name, entries, len(entries), least=1)
 
 
 # ---------------------------------------------------------------- padding
@@ -160,10 +178,10 @@ def window_taps(name: str, value: object, ndim: int) -> tuple[int, ...]:
 
 def pairs(name: str, padding: object, rank: int) -> tuple[tuple[int, int], ...]:
     """An int, one int per axis, or one `(low, high)` pair per axis, as pairs."""
-    if not hasattr(padding, "__len__"):
-        amount = whole(name, padding)
+    entries = entries_of(padding)
+    if entries is None:
+        amount = whole(name, padding, must=f"be one of {WORDS} or hold ints")
         return ((amount, amount),) * rank
-    entries = tuple(padding)  # type: ignore[arg-type]
     if len(entries) != rank:
         raise wrong(
             name, f"hold one int or (low, high) pair for each of the {rank} spatial axes", padding
@@ -172,10 +190,10 @@ def pairs(name: str, padding: object, rank: int) -> tuple[tuple[int, int], ...]:
 
 
 def _pair(name: str, entry: object) -> tuple[int, int]:
-    if not hasattr(entry, "__len__"):
+    amounts = entries_of(entry)
+    if amounts is None:
         amount = whole(name, entry)
         return amount, amount
-    amounts = tuple(entry)  # type: ignore[arg-type]
     if len(amounts) != 2:
         raise wrong(name, "hold (low, high) pairs", entry)
     return whole(name, amounts[0]), whole(name, amounts[1])
@@ -207,19 +225,19 @@ def amounts(
         return pairs("padding", padding, len(size))
     word = padding.lower()
     if word not in WORDS:
-        raise wrong("padding", f"be one of {WORDS} or hold amounts", repr(padding))
+        raise wrong("padding", f"be one of {WORDS} or hold ints", repr(padding))
     return tuple(
         _word(word, n, (t - 1) * d, s)
         for n, t, s, d in zip(size, taps, stride, dilation, strict=True)
     )
 
 
-def padding_mode(mode: object) -> str:
+def padding_mode(mode: object, name: str = "padding_mode") -> str:
     """A known padding mode."""
     if not isinstance(mode, str):
-        raise mistyped("padding_mode", f"be one of {MODES}", mode)
+        raise mistyped(name, f"be one of {MODES}", mode)
     if mode not in MODES:
-        raise wrong("padding_mode", f"be one of {MODES}", repr(mode))
+        raise wrong(name, f"be one of {MODES}", repr(mode))
     return mode
 
 

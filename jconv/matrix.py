@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from jconv import geometry
 from jconv.geometry import Ints, Padding, Window
+from jconv.operands import array, scalar
 from jconv.padding import sources
 
 
@@ -40,8 +41,8 @@ def toeplitz(column: ArrayLike, row: ArrayLike | None = None) -> Array:
            [2, 1, 8, 9],
            [3, 2, 1, 8]], dtype=int32)
     """
-    column = jnp.asarray(column)
-    row = jnp.conj(column) if row is None else jnp.asarray(row)
+    column = array(column, name="column")
+    row = jnp.conj(column) if row is None else array(row, name="row")
     for name, vector in (("column", column), ("row", row)):
         if vector.ndim != 1:
             raise geometry.wrong(name, "be a vector", f"shape {vector.shape}")
@@ -72,8 +73,7 @@ def index_pattern(
     Array([[0, 1, 0],
            [0, 0, 1]], dtype=int32)
     """
-    taps = taps if hasattr(taps, "__len__") else (taps,)
-    taps = geometry.per_axis("taps", taps, len(taps), least=1)
+    taps = geometry.window_taps("taps", taps, 3)
     size = geometry.per_axis("size", size, len(taps), least=1)
     made = geometry.windows(size, taps, stride=stride, padding=padding, dilation=dilation)
     geometry.require_output("size", made)
@@ -118,9 +118,10 @@ def conv_matrix(
     Array([[1, 2, 3, 0],
            [0, 1, 2, 3]], dtype=int32)
     """
-    kernel = jnp.asarray(kernel)
+    kernel = array(kernel, name="kernel")
     rank = geometry.kernel_rank(kernel.shape)
     size = geometry.per_axis("size", size, rank, least=1)
+    scalar("padding_value", padding_value, kernel.dtype)
     if not (isinstance(padding_value, int | float) and padding_value == 0):
         raise geometry.wrong("padding_value", "be 0 for the map to be linear", padding_value)
     count = geometry.whole("groups", groups, least=1)
@@ -144,7 +145,7 @@ def _dense(grouped: Array, rank: int) -> Array:
     groups = grouped.shape[0]
     by_out = jnp.expand_dims(jnp.moveaxis(grouped, 0, rank), -2)  # [*out, group, m, *size, 1, c]
     same_group = np.eye(groups, dtype=bool).reshape(groups, 1, *(1,) * rank, groups, 1)
-    full = jnp.where(same_group, by_out, jnp.zeros((), by_out.dtype))
+    full = jnp.where(lax.expand_dims(same_group, range(rank)), by_out, jnp.zeros((), by_out.dtype))
     rows = math.prod(full.shape[: rank + 2])
     return full.reshape(rows, math.prod(full.shape[rank + 2 :]))
 
@@ -177,7 +178,7 @@ def tap_tables(w: Window, mode: str = "constant") -> np.ndarray:
         entry = source[out, tap]
         table[filled[out, entry], out, entry] = tap
         filled[out, entry] += 1
-    return table[: max(int(filled.max()), 1)]
+    return table[: max(int(filled.max(initial=0)), 1)]
 
 
 def blocks(windows: Sequence[Window], kernel: Array, groups: int, mode: str = "constant") -> Array:
@@ -202,7 +203,7 @@ def _gathered(by_group: Array, tables: list[np.ndarray]) -> Array:
         shape = (1,) * (2 * axis) + table.shape + (1,) * (2 * (rank - axis - 1))
         index.append(np.maximum(table, 0).reshape(shape))
         fed = fed & (table >= 0).reshape(shape)
-    return jnp.where(fed[..., None, None, None], by_group[tuple(index)], jnp.zeros((), by_group.dtype))
+    return jnp.where(lax.expand_dims(fed, (-3, -2, -1)), by_group[tuple(index)], jnp.zeros((), by_group.dtype))
 
 
 def blocks_adjoint(windows: Sequence[Window], grouped: Array) -> Array:
@@ -214,6 +215,7 @@ def blocks_adjoint(windows: Sequence[Window], grouped: Array) -> Array:
         source = reads(w)
         at = jnp.broadcast_to(np.maximum(source, 0), (*pair.shape[:-1], w.taps))
         read = jnp.take_along_axis(pair, at, -1)
-        grouped = jnp.where(source >= 0, read, jnp.zeros((), read.dtype)).sum(-2)
+        fed = jnp.broadcast_to(source >= 0, read.shape)
+        grouped = jnp.where(fed, read, jnp.zeros((), read.dtype)).sum(-2)
     groups, m, c, *taps = grouped.shape
     return jnp.moveaxis(grouped, (0, 1, 2), (-2, -1, -3)).reshape(*taps, c, groups * m)

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry
 from jconv.geometry import Window
+from jconv.operands import array, scalar
 
 
 def pad(
@@ -47,11 +48,15 @@ def pad(
     >>> pad(jnp.array([[1], [2], [3]]), [(2, -1)], mode="reflect").ravel()
     Array([3, 2, 1, 2], dtype=int32)
     """
-    x = jnp.asarray(x)
-    geometry.padding_mode(mode)
-    if isinstance(padding, str) or not hasattr(padding, "__len__"):
+    x = array(x)
+    geometry.padding_mode(mode, "mode")
+    value = scalar("value", value, x.dtype)
+    entries = geometry.entries_of(padding)
+    if entries is None or any(geometry.entries_of(entry) is None for entry in entries):
         raise geometry.mistyped("padding", "hold one (low, high) pair per spatial axis", padding)
-    pairs = geometry.pairs("padding", padding, len(padding))
+    if not entries:
+        raise geometry.wrong("padding", "hold a pair for each of one or more spatial axes", padding)
+    pairs = geometry.pairs("padding", entries, len(entries))
     size, _ = geometry.split_shape("x", x.shape, len(pairs))
     _require_source(size, pairs, mode)
     made = tuple(Window(n, 1, low=low, high=high) for n, (low, high) in zip(size, pairs, strict=True))
@@ -82,7 +87,8 @@ def padded(
     y = adjoint.linear(_pad, _unpad, static, x) if custom_vjp else _pad(static, x)
     if mode != "constant" or (isinstance(value, int | float) and value == 0):
         return y
-    return jnp.where(_outside(windows), jnp.asarray(value, y.dtype), y)
+    outside = np.broadcast_to(_outside(windows), y.shape)
+    return jnp.where(outside, jnp.asarray(value, y.dtype), y)
 
 
 def unpadded(

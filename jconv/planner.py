@@ -1,8 +1,8 @@
 """Which method serves which face, on which platform, and why.
 
-The rules are tables of (method, condition, reason), tried in order. Every reason cites what was measured with
-`python -m experiments.compare_layers` on the layers named; a rewrite is followed by the method of what it
-leads to.
+The rules are tables of (method, condition, reason), tried in order. Every reason cites the layers of
+`python -m experiments.compare_layers` on which it was measured; a rewrite is followed by the choice for
+what it leads to.
 """
 
 import math
@@ -11,18 +11,25 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jconv.geometry import Spec
+from jconv.geometry import Spec, Window
 from jconv.rewrites import frame_length
+
+FACES = ("forward", "input_adjoint", "kernel_adjoint")
 
 
 class Problem(NamedTuple):
-    """One convolution: its static part and its sizes."""
+    """One face of one convolution: its static part and its sizes."""
 
+    face: str
     spec: Spec
     batch: int
     inputs: int
     outputs: int
     dtype: jnp.dtype
+
+    @property
+    def rank(self) -> int:
+        return len(self.spec.windows)
 
     @property
     def taps(self) -> int:
@@ -37,9 +44,9 @@ class Problem(NamedTuple):
         """Channels of one group, in and out."""
         return self.inputs // self.spec.groups, self.outputs // self.spec.groups
 
-    def all(self, condition: Callable) -> bool:
-        """Whether every axis' window meets a condition."""
-        return all(map(condition, self.spec.windows))
+    @property
+    def is_dense(self) -> bool:
+        return self.spec.groups == 1
 
     @property
     def is_real(self) -> bool:
@@ -47,124 +54,168 @@ class Problem(NamedTuple):
 
     @property
     def is_undilated(self) -> bool:
-        return self.all(lambda w: w.dilation == w.input_dilation == 1)
+        return self.every(lambda w: w.dilation == w.input_dilation == 1)
 
     @property
     def is_unit_stride(self) -> bool:
-        return self.all(lambda w: w.stride == w.input_dilation == 1)
+        return self.every(lambda w: w.stride == w.input_dilation == 1)
+
+    def every(self, condition: Callable[[Window], bool]) -> bool:
+        """Whether the window of every axis meets a condition."""
+        return all(map(condition, self.spec.windows))
 
 
 class Rule(NamedTuple):
     """A method, when it is taken, and the measurement that says so."""
 
     method: str
-    when: Callable[[str, Problem], bool]
+    when: Callable[[Problem], bool]
     why: str
 
 
-def _is_pointwise(face: str, p: Problem) -> bool:
-    return p.taps == 1 and p.spec.groups == 1
+# Unrolled multiply-adds an output, past which compiling costs more than a call saves.
+MOST_TERMS = 256
+# Accumulators of a kernel's adjoint, likewise.
+MOST_SUMS = 64
 
 
-def _has_small_groups(face: str, p: Problem) -> bool:
-    """Few enough multiply-adds an output that no matrix product helps, few enough views to compile."""
+def _is_pointwise(p: Problem) -> bool:
+    return p.is_dense and p.taps == 1 and p.every(lambda w: w.input_dilation == 1)
+
+
+def _has_small_groups(p: Problem) -> bool:
+    """Groups of so few channels that no matrix product helps."""
     c, m = p.per_group
-    unrolled = p.taps * c if face == "forward" else p.taps * m
-    return p.spec.groups > 1 and p.spec.groups * 4 >= c * m and c * m <= 64 and (
-        face == "kernel_adjoint" and p.spec.windows[-1].taps * c <= 64 or face != "kernel_adjoint" and unrolled <= 256
+    if p.is_dense or c * m > 64 or c * m > 4 * p.spec.groups:
+        return False
+    match p.face:
+        case "forward":
+            return p.taps * c <= MOST_TERMS
+        case "input_adjoint":
+            return p.is_unit_stride and p.taps * m <= MOST_TERMS
+        case _:
+            return p.spec.taps[-1] * c <= MOST_SUMS and p.every(lambda w: w.input_dilation == 1)
+
+
+def _is_single_input(p: Problem) -> bool:
+    return (
+        p.face == "forward"
+        and p.inputs == 1
+        and p.rank != 2
+        and p.outputs >= 8
+        and p.taps <= 64
+        and p.every(lambda w: w.input_dilation == 1)
+    )
+
+
+def _has_few_inputs(p: Problem) -> bool:
+    return (
+        p.face == "input_adjoint"
+        and p.is_dense
+        and p.inputs <= 4
+        and p.is_unit_stride
+        and p.taps <= 64
+    )
+
+
+def _is_long(p: Problem) -> bool:
+    """Taps enough that transforms cost less, the more so the fewer channel pairs they must sum over."""
+    c, m = p.per_group
+    long = 64 * max(1, min(c * m // 4, 16))
+    return p.is_real and p.is_unit_stride and p.rank == 1 and p.taps >= long
+
+
+def _is_longer_than_a_frame(p: Problem) -> bool:
+    return _is_long(p) and p.spec.windows[0].extent > 2 * frame_length(p.spec.windows[0])
+
+
+def _is_volume(p: Problem) -> bool:
+    return p.rank > 2 and not (p.face == "kernel_adjoint" and p.inputs == 1)
+
+
+def _is_tall(p: Problem) -> bool:
+    """Kernels of 5 rows and more, for the two adjoints."""
+    return (
+        p.face != "forward"
+        and p.is_dense
+        and p.rank == 2
+        and p.spec.taps[0] >= 5
+        and p.is_unit_stride
+        and p.is_undilated
+        and p.inputs >= 8
     )
 
 
 def _is_strided(p: Problem) -> bool:
-    return p.is_undilated and not p.is_unit_stride
-
-
-def _has_one_input(face: str, p: Problem) -> bool:
-    return p.inputs == 1 and p.taps <= 64 and p.outputs >= 8
-
-
-def _is_long(face: str, p: Problem) -> bool:
-    c, m = p.per_group
+    """A stride whose phases fill up the taps well."""
+    filled = math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
     return (
-        p.is_real
-        and p.is_unit_stride
-        and len(p.spec.windows) == 1
-        and p.taps >= 64 * max(1, min(c * m // 4, 16))
+        p.face == "input_adjoint"
+        and p.is_undilated
+        and not p.is_unit_stride
+        and 2 * filled <= 3 * p.taps
     )
 
 
-def _is_tiled(face: str, p: Problem) -> bool:
-    """Winograd's tiles: enough of them that transforming the kernel does not count."""
+def _is_tiled(p: Problem) -> bool:
+    """Winograd's tiles, enough of them that transforming the kernel does not count."""
+    most = max(p.inputs, p.outputs)
     return (
         p.is_real
-        and p.spec.groups == 1
+        and p.is_dense
         and p.spec.taps == (3, 3)
         and p.is_unit_stride
         and min(p.inputs, p.outputs) >= 16
-        and p.positions >= 4 * max(p.inputs, p.outputs)
+        and p.positions >= (most // 2 if p.face == "kernel_adjoint" else 4 * most)
+    )
+
+
+def _has_few_positions(p: Problem) -> bool:
+    return p.face != "kernel_adjoint" and p.is_dense and p.is_unit_stride and p.positions <= p.inputs
+
+
+def _is_unpadded(p: Problem) -> bool:
+    return (
+        p.face == "forward"
+        and p.is_dense
+        and p.rank == 2
+        and p.every(lambda w: w.low == 0 and w.high <= 0 and w.input_dilation == 1)
+        and p.positions * p.inputs * p.outputs > 2**26
     )
 
 
 CPU = (
     Rule("patches", _is_pointwise, "one matrix product (res1x1_14)"),
-    Rule(
-        "lanes",
-        lambda face, p: _has_small_groups(face, p) and (p.is_unit_stride or face != "input_adjoint"),
-        "vector lanes over the groups (depthwise3x3, grouped3x3)",
-    ),
-    Rule(
-        "lanes",
-        lambda face, p: face == "forward" and _has_one_input(face, p) and p.all(lambda w: w.input_dilation == 1),
-        "one input channel: multiply-adds in one loop (volume_first, mnist1_5x5)",
-    ),
-    Rule(
-        "kn2row",
-        lambda face, p: face == "input_adjoint" and p.inputs <= 4 and p.spec.groups == 1 and p.is_unit_stride and p.taps <= 64,
-        "few input channels: all taps in one product, then shifted sums (volume_first)",
-    ),
-    Rule(
-        "frames",
-        lambda face, p: _is_long(face, p) and p.spec.windows[0].extent > 2 * frame_length(p.spec.windows[0]),
-        "a long signal in overlapping frames (long1d_k1024)",
-    ),
+    Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
+    Rule("lanes", _is_single_input, "one input channel: multiply-adds in one loop (volume_first)"),
+    Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
+    Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
     Rule("fourier", _is_long, "long taps: products over frequencies (long1d_k1024)"),
-    Rule(
-        "fold",
-        lambda face, p: len(p.spec.windows) > 2 and not (face == "kernel_adjoint" and p.inputs == 1),
-        "taps of the first axis as channels of a convolution of one rank less (volume3x3x3)",
-    ),
-    Rule(
-        "phases",
-        lambda face, p: face == "input_adjoint" and _is_strided(p),
-        "phases of the stride as channels, not zeros between the inputs (stem7x7s2)",
-    ),
-    Rule(
-        "interleave",
-        lambda face, p: p.is_unit_stride and p.all(lambda w: w.dilation > 1) and _is_tiled(face, p),
-        "phases of the dilation as examples (dilated3x3)",
-    ),
+    Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
+    Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
+    Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule(
         "winograd",
-        lambda face, p: p.is_undilated and _is_tiled(face, p),
+        lambda p: p.is_undilated and _is_tiled(p),
         "16 products a tile instead of 36 (cifar_3x3, res3x3_56)",
     ),
+    Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     Rule(
         "patches",
-        lambda face, p: face == "kernel_adjoint" and p.spec.groups == 1,
-        "patches with positions last and one product, in blocks (lenet2_5x5)",
+        lambda p: p.face == "kernel_adjoint" and p.is_dense and p.rank > 1,
+        "blocks of patches, positions last, and one product (res3x3s2_56, stem7x7s2)",
     ),
-    Rule("direct", lambda face, p: True, "XLA's windowed convolution"),
+    Rule("overhang", _is_unpadded, "XLA:CPU is slow without any padding (dilated3x3)"),
+    Rule("direct", lambda p: True, "XLA's windowed convolution (wave_k3)"),
 )
 
 ACCELERATOR = (
-    Rule("fold", lambda face, p: len(p.spec.windows) > 3, "XLA has no windows of rank 4 there"),
-    Rule("direct", lambda face, p: True, "the vendor's convolution"),
+    Rule("fold", lambda p: p.rank > 3, "XLA has windows of at most three axes there"),
+    Rule("direct", lambda p: True, "the vendor's convolution"),
 )
 
-FACES = ("forward", "input_adjoint", "kernel_adjoint")
 
-
-def choose(face: str, problem: Problem, platform: str) -> Rule:
+def choose(problem: Problem, platform: str) -> Rule:
     """The first rule that applies."""
     rules = CPU if platform == "cpu" else ACCELERATOR
-    return next(rule for rule in rules if rule.when(face, problem))
+    return next(rule for rule in rules if rule.when(problem))

@@ -1,10 +1,10 @@
 """Pooling: what each window holds most, least, on average, or in all.
 
-    extremes    y[o] = max_t x[stride*o + dilation*t - low]      the winners are kept for the gradient
+    extremes    y[o] = max_t x[stride*o + dilation*t - low]    its winners are kept
     folds       y[o] = sum, product, log-sum-exp or p-norm of the same entries
 
-Each public function resolves its options to static windows, pads by composition, and hands over to the
-stages of `extremes` or `folds`, which hold the rules.
+Each public function resolves its options to static windows, pads by composition, and hands over to
+the stages of `extremes` or `folds`, which hold the rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from jconv import adjoint, folds, geometry
-from jconv.extremes import extremes
+from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
+from jconv.operands import array, inexact, scalar, wide
 from jconv.padding import crop, grow, padded
+from jconv.stages import left, over
 
 
 def max_pool(
@@ -35,24 +37,26 @@ def max_pool(
     """The greatest entry of every window.
 
     `y[o] = max_t x[stride*o + dilation*t - low]`, and its gradient goes to the winner:
-    `x_bar[i] = sum_o y_bar[o]` over the windows `o` that `i` won. The first of equals wins, in row-major order;
-    a NaN wins over all numbers, the first NaN over the others. Padding never wins: a window of only `-inf` gives
-    `-inf` and its first entry inside the input, and a window of only padding gives the least value of the
-    dtype (`-inf`), index -1, and no gradient.
+    `x_bar[i] = sum_o y_bar[o]` over the windows `o` that `i` won. The first of equals wins, in
+    row-major order; a NaN wins over all numbers, the first NaN over the others. Padding never wins:
+    a window of only `-inf` gives `-inf` and its first entry inside the input, and a window of only
+    padding gives the least value of the dtype (`-inf`), index -1, and no gradient.
 
     Args:
       x: `[*batch, *size, channels]`, real; no, one or many batch axes.
       window: one int per spatial axis, or an int for all axes of `x` but the first and the last.
       stride: int, or one int per spatial axis; default the window.
-      padding: `"valid"`, `"same"`, `"same_lower"`, `"full"`, `"causal"`, an int, one int per axis, or one
-        `(low, high)` pair per axis, as in `conv`. Negative amounts crop.
+      padding: `"valid"`, `"same"`, `"same_lower"`, `"full"`, `"causal"`, an int, one int per axis,
+        or one `(low, high)` pair per axis, as in `conv`. Negative amounts crop.
       dilation: int, or one int per spatial axis.
-      ceil_mode: a last, partial window counts if it starts before the high padding (torch's meaning).
+      ceil_mode: a last, partial window counts if it starts before the high padding (torch's
+        meaning).
       return_indices: also where the winners are.
       custom_vjp: False lets JAX differentiate the same computation, which also gives `jax.jvp`.
 
     Returns:
-      `[*batch, *out, channels]`, of the dtype of `x`; with `return_indices` also the winners, int32 of the same
+      `[*batch, *out, channels]`, of the dtype of `x`; with `return_indices` also the winners, int32
+      of the same
       shape: row-major in the unpadded spatial size, per channel.
 
     Raises:
@@ -82,8 +86,8 @@ def min_pool(
 ) -> Array | tuple[Array, Array]:
     """The least entry of every window.
 
-    `y[o] = min_t x[stride*o + dilation*t - low]`; arguments, result, ties, NaN and errors as in `max_pool`, with
-    the greatest value of the dtype (`inf`) where a window holds only padding.
+    `y[o] = min_t x[stride*o + dilation*t - low]`; arguments, result, ties, NaN and errors as in
+    `max_pool`, with the greatest value of the dtype (`inf`) where a window holds only padding.
 
     >>> min_pool(jnp.array([[1], [3], [3], [2]]), (2,)).ravel()
     Array([1, 2], dtype=int32)
@@ -107,10 +111,11 @@ def avg_pool(
 ) -> Array:
     """The mean of every window.
 
-    `y[o] = sum_t x[stride*o + dilation*t - low] / count[o]`, with zeros as padding. `count[o]` is `divisor` where
-    one is given; else how many taps read inside the padded input, or, without `count_include_pad`, inside
-    the input. What only `ceil_mode` adds is never counted (torch's meaning of all three). A window that counts
-    nothing gives 0. Integers give the default float dtype.
+    `y[o] = sum_t x[stride*o + dilation*t - low] / count[o]`, with zeros as padding. `count[o]` is
+    `divisor` where one is given; else how many taps read inside the padded input, or, without
+    `count_include_pad`, inside the input. What only `ceil_mode` adds is never counted (torch's
+    meaning of all three). A window that counts nothing gives 0. Integers give the default float
+    dtype.
 
     Args:
       x: `[*batch, *size, channels]`.
@@ -128,13 +133,15 @@ def avg_pool(
     Array([2. , 2.5], dtype=float32)
     """
     x = array(x)
-    made, explicit = _windows(x, window, stride, padding, dilation, ceil_mode)
+    call = _call(inexact(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
     include = geometry.flag("count_include_pad", count_include_pad)
-    counts = _counts(explicit, made, include) if divisor is None else [_divisor(divisor)]
-    total = _folded(folds.SUM, inexact(x), made, custom_vjp, narrow=False)
+    counts = _counts(call, include) if divisor is None else [_divisor(divisor)]
+    total = folds.folded(
+        folds.SUM, call.x.astype(wide(call.x.dtype)), call.windows, call.custom_vjp
+    )
     for axis, count in enumerate(counts):
-        total = total / jnp.asarray(_spatial(count, axis, len(made), total.ndim), total.dtype)
-    return total.astype(inexact(x).dtype)
+        total = total / jnp.asarray(_spatial(count, axis, call.rank, total.ndim), total.dtype)
+    return total.astype(call.x.dtype)
 
 
 def sum_pool(
@@ -149,8 +156,8 @@ def sum_pool(
 ) -> Array:
     """The sum of every window.
 
-    `y[o] = sum_t x[stride*o + dilation*t - low]`, with zeros as padding. The dtype is kept; bfloat16 and float16
-    are summed in float32, and integers wrap.
+    `y[o] = sum_t x[stride*o + dilation*t - low]`, with zeros as padding. The dtype is kept;
+    bfloat16 and float16 are summed in float32, and integers wrap.
 
     Args:
       x: `[*batch, *size, channels]`.
@@ -165,9 +172,8 @@ def sum_pool(
     >>> sum_pool(jnp.array([[1], [3], [3], [2]]), (2,), stride=1).ravel()
     Array([4, 6, 5], dtype=int32)
     """
-    x = array(x)
-    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
-    return _folded(folds.SUM, x, made, custom_vjp)
+    call = _call(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
+    return _folded(folds.SUM, call)
 
 
 def prod_pool(
@@ -182,8 +188,9 @@ def prod_pool(
 ) -> Array:
     """The product of every window.
 
-    `y[o] = prod_t x[stride*o + dilation*t - low]`, with ones as padding: a window of only padding gives 1. The
-    gradient multiplies the other entries, with no division, so it is right where entries are zero.
+    `y[o] = prod_t x[stride*o + dilation*t - low]`, with ones as padding: a window of only padding
+    gives 1. The gradient multiplies the other entries, with no division, so it is right where
+    entries are zero.
 
     Args:
       x: `[*batch, *size, channels]`.
@@ -198,9 +205,8 @@ def prod_pool(
     >>> prod_pool(jnp.array([[1], [3], [0], [2]]), (2,), stride=1).ravel()
     Array([3, 0, 0], dtype=int32)
     """
-    x = array(x)
-    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
-    return _folded(folds.PRODUCT, x, made, custom_vjp)
+    call = _call(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
+    return _folded(folds.PRODUCT, call)
 
 
 def logsumexp_pool(
@@ -216,9 +222,10 @@ def logsumexp_pool(
 ) -> Array:
     """The smooth maximum of every window.
 
-    `y[o] = temperature * log sum_t exp(x[stride*o + dilation*t - low] / temperature)`: a sum, not a mean, so
-    `max <= y <= max + temperature * log(taps)`, and its limit for a small temperature is `max_pool`. Padding is
-    `-inf`, which adds nothing; a window of nothing else gives `-inf` and no gradient. Computed without overflow.
+    `y[o] = temperature * log sum_t exp(x[stride*o + dilation*t - low] / temperature)`: a sum, not a
+    mean, so `max <= y <= max + temperature * log(taps)`, and its limit for a small temperature is
+    `max_pool`. Padding is `-inf`, which adds nothing; a window of nothing else gives `-inf` and no
+    gradient. Computed without overflow.
 
     Args:
       x: `[*batch, *size, channels]`, real; integers give the default float dtype.
@@ -237,10 +244,10 @@ def logsumexp_pool(
     Array([0.69, 3.05], dtype=float32)
     """
     x = inexact(array(x, real=True))
-    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
-    temperature = _temperature(temperature).astype(wide(x.dtype))
-    scaled = _finite(x.astype(wide(x.dtype)), lambda x: x / temperature)
-    y = _folded(folds.LOG_SUM_EXP, scaled, made, custom_vjp)
+    call = _call(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
+    temperature = _temperature(temperature, wide(x.dtype))
+    scaled = _finite(call.x.astype(wide(x.dtype)), lambda x: x / temperature)
+    y = folds.folded(folds.LOG_SUM_EXP, scaled, call.windows, call.custom_vjp)
     return _finite(y, lambda y: y * temperature).astype(x.dtype)
 
 
@@ -257,9 +264,10 @@ def lp_pool(
 ) -> Array:
     """The p-norm of every window.
 
-    `y[o] = (sum_t |x[stride*o + dilation*t - low]|^p)^(1/p)`, with zeros as padding: ONNX's LpPool. (Torch's
-    `lp_pool` takes the root of `sum x^p`, which is another number for an odd `p` and entries below 0.) The
-    gradient is 0 where a window is all zero. Computed without overflow.
+    `y[o] = (sum_t |x[stride*o + dilation*t - low]|^p)^(1/p)`, with zeros as padding: ONNX's LpPool.
+    (Torch's `lp_pool` takes the root of `sum x^p`, which is another number for an odd `p` and
+    entries below 0, and scales a partial window of `ceil_mode` up to a whole one.) The gradient is
+    0 where a window is all zero. Computed without overflow.
 
     Args:
       x: `[*batch, *size, channels]`, real; integers give the default float dtype.
@@ -278,12 +286,13 @@ def lp_pool(
     Array([5., 2.], dtype=float32)
     """
     x = inexact(array(x, real=True))
-    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
+    call = _call(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
     p = _exponent(p)
     if p == np.inf:
-        sizes = padded(jnp.abs(x), made, custom_vjp=custom_vjp)
-        return extremes(sizes, [w.padded() for w in made], False, False, custom_vjp)[0]
-    return _folded(folds.norm(p), x, made, custom_vjp)
+        sizes = padded(folds.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
+        inner = [w.padded() for w in call.windows]
+        return extremes(sizes, inner, custom_vjp=call.custom_vjp)
+    return _folded(folds.norm(p), call)
 
 
 def blur_pool(
@@ -297,9 +306,9 @@ def blur_pool(
 ) -> Array:
     """Max pooling whose result moves smoothly when the input moves: a maximum, a blur, a stride.
 
-    `y = drop(blur(max_pool(x, window, stride=1)), stride)`, where `blur` filters every axis by the binomial
-    weights `(1, 1)^(taps - 1) / 2^(taps - 1)`, reflects at the ends, and keeps the size. What is dropped is
-    not computed.
+    `y = drop(blur(max_pool(x, window, stride=1)), stride)`, where `blur` filters every axis by the
+    binomial weights `(1, 1)^(taps - 1) / 2^(taps - 1)`, reflects at the ends, and keeps the size.
+    What is dropped is not computed.
 
     Args:
       x: `[*batch, *size, channels]`, real; integers give the default float dtype.
@@ -319,15 +328,19 @@ def blur_pool(
     Array([0., 2., 0.], dtype=float32)
     """
     x = inexact(array(x, real=True))
-    y = max_pool(x, window, stride=1, padding=padding, custom_vjp=custom_vjp)
-    rank = len(geometry.window_taps("window", window, x.ndim))
+    call = _call(x, window, 1, padding, 1, False, custom_vjp)
+    rank = call.rank
     taps = geometry.whole("taps", taps, least=1)
     strides = geometry.per_axis("stride", stride, rank, least=1)
+    y = extremes(call.x, call.windows, custom_vjp=call.custom_vjp)
     reach = [Window(n, taps, low=(taps - 1) // 2, high=taps // 2) for n in y.shape[-rank - 1 : -1]]
     y = padded(y.astype(wide(x.dtype)), reach, "reflect", custom_vjp=custom_vjp)
     for step in range(taps - 1, -1, -1):
         pair = 2 if step else 1
-        made = [Window(n, pair, 1 if step else s) for n, s in zip(y.shape[-rank - 1 : -1], strides, strict=True)]
+        made = [
+            Window(n, pair, 1 if step else s)
+            for n, s in zip(y.shape[-rank - 1 : -1], strides, strict=True)
+        ]
         y = folds.folded(folds.SUM, y, made, custom_vjp)
     return (y / 2 ** (rank * (taps - 1))).astype(x.dtype)
 
@@ -335,8 +348,8 @@ def blur_pool(
 def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
     """Every `stride`-th position.
 
-    `y[o] = x[stride*o + offset]`. `drop(conv(x, k), s)` is `conv(x, k, stride=s)`, which never computes what is
-    dropped.
+    `y[o] = x[stride*o + offset]`. `drop(conv(x, k), s)` is `conv(x, k, stride=s)`, which never
+    computes what is dropped.
 
     Args:
       x: `[*batch, *size, channels]`.
@@ -352,9 +365,11 @@ def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
     >>> drop(jnp.array([[1], [2], [3], [4]]), (2,), offset=1).ravel()
     Array([2, 4], dtype=int32)
     """
-    x = jnp.asarray(x)
+    x = array(x)
     strides = geometry.window_taps("stride", stride, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(strides))
+    if min(size) < 1:
+        raise geometry.wrong("x", "have no empty spatial axis", f"shape {x.shape}")
     starts = geometry.per_axis("offset", offset, len(strides), least=0)
     for axis, (start, n) in enumerate(zip(starts, size, strict=True)):
         if start >= n:
@@ -379,8 +394,21 @@ def _undrop(windows: Sequence[Window], y: Array) -> Array:
 # ---------------------------------------------------------------- options
 
 
-def _windows(x, window, stride, padding, dilation, ceil_mode):
-    """The checked windows, and the same without what only `ceil_mode` adds."""
+class _Call(NamedTuple):
+    """A checked call: `x` cropped by negative padding, and its windows."""
+
+    x: Array
+    windows: tuple[Window, ...]
+    kept: tuple[tuple[int, int], ...]  # the bounds of what is left of each axis
+    explicit: tuple[Window, ...]  # over the input as it came, without what `ceil_mode` adds
+    custom_vjp: bool
+
+    @property
+    def rank(self) -> int:
+        return len(self.windows)
+
+
+def _call(x: Array, window, stride, padding, dilation, ceil_mode, custom_vjp) -> _Call:
     taps = geometry.window_taps("window", window, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
     options = {
@@ -389,38 +417,19 @@ def _windows(x, window, stride, padding, dilation, ceil_mode):
     explicit = geometry.windows(size, taps, **options)
     made = geometry.windows(size, taps, ceil_mode=ceil_mode, **options)
     geometry.require_output("x", made)
-    return made, explicit
+    # What padding crops stays out, also where a partial window of `ceil_mode` would reach it again.
+    kept = tuple(map(left, explicit))
+    x = crop(x, x.ndim - len(taps) - 1, kept)
+    return _Call(
+        x, tuple(map(over, made, kept)), kept, explicit, geometry.flag("custom_vjp", custom_vjp)
+    )
 
 
-def array(x: ArrayLike, real: bool = False) -> Array:
-    """`x` as an array of numbers."""
-    if isinstance(x, str) or x is None:
-        raise geometry.mistyped("x", "be an array", x)
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.number):
-        raise geometry.mistyped("x", "be an array of numbers", x.dtype)
-    if real and jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise geometry.mistyped("x", "be an array of real numbers", x.dtype)
-    return x
-
-
-def inexact(x: Array) -> Array:
-    """Integers as the default float dtype."""
-    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
-
-
-def wide(dtype):
-    """What sums are kept in: float32 for the half-precision floats."""
-    return jnp.dtype(jnp.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype
-
-
-def _temperature(temperature: ArrayLike) -> Array:
-    if isinstance(temperature, int | float) and not temperature > 0:
+def _temperature(temperature: ArrayLike, dtype) -> Array:
+    made = scalar("temperature", temperature, dtype)
+    if isinstance(temperature, int | float | np.number) and not temperature > 0:
         raise geometry.wrong("temperature", "be positive", temperature)
-    made = jnp.asarray(temperature)
-    if made.ndim or not jnp.issubdtype(made.dtype, jnp.number):
-        raise geometry.wrong("temperature", "be a scalar", f"{made.dtype} of shape {made.shape}")
-    return made
+    return jnp.asarray(made)
 
 
 def _exponent(p: object) -> float:
@@ -445,17 +454,20 @@ def _divisor(divisor: object) -> np.ndarray:
 def _extremes(
     x, window, stride, padding, dilation, ceil_mode, return_indices, custom_vjp, *, least
 ):
-    x = array(x, real=True)
-    made, _ = _windows(x, window, stride, padding, dilation, ceil_mode)
-    with_indices = geometry.flag("return_indices", return_indices)
-    y, indices = extremes(x, made, least, with_indices, geometry.flag("custom_vjp", custom_vjp))
-    return y if indices is None else (y, indices)
+    call = _call(array(x, real=True), window, stride, padding, dilation, ceil_mode, custom_vjp)
+    if not geometry.flag("return_indices", return_indices):
+        return extremes(call.x, call.windows, least, call.custom_vjp)
+    lead = call.x.ndim - call.rank - 1
+    size = [w.size for w in call.explicit]
+    places = crop(positions(size, call.x.ndim), lead, call.kept)
+    return winners(call.x, call.windows, places, least, call.custom_vjp)
 
 
-def _folded(fold, x: Array, windows, custom_vjp, narrow: bool = True) -> Array:
+def _folded(fold: folds.Fold, call: _Call) -> Array:
     """The fold, in float32 where `x` is narrower."""
-    y = folds.folded(fold, x.astype(wide(x.dtype)), windows, geometry.flag("custom_vjp", custom_vjp))
-    return y.astype(x.dtype) if narrow else y
+    dtype = call.x.dtype
+    y = folds.folded(fold, call.x.astype(wide(dtype)), call.windows, call.custom_vjp)
+    return y.astype(dtype)
 
 
 def _finite(x: Array, f: Callable[[Array], Array]) -> Array:
@@ -464,19 +476,18 @@ def _finite(x: Array, f: Callable[[Array], Array]) -> Array:
     return jnp.where(infinite, x, f(jnp.where(infinite, jnp.zeros((), x.dtype), x)))
 
 
-def _counts(explicit, made, include_pad: bool) -> list[np.ndarray]:
+def _counts(call: _Call, include_pad: bool) -> list[np.ndarray]:
     """Per axis, how many taps of each window count: the count of a window is their product."""
     return [
-        _count(w, m, *((-w.low, w.size + w.high) if include_pad else (0, w.size)))
-        for w, m in zip(explicit, made, strict=True)
+        _count(w, m.out, *((-w.low, w.size + w.high) if include_pad else bounds))
+        for w, m, bounds in zip(call.explicit, call.windows, call.kept, strict=True)
     ]
 
 
-def _count(explicit: Window, made: Window, start: int, stop: int) -> np.ndarray:
-    taps = made.dilation * np.arange(made.taps)
-    at = made.stride * np.arange(made.out)[:, None] + taps - explicit.low
-    counted = ((at >= max(start, -explicit.low)) & (at < min(stop, explicit.size + explicit.high))).sum(1)
-    counted = np.maximum(counted, 1)
+def _count(w: Window, out: int, start: int, stop: int) -> np.ndarray:
+    """How many taps of each window read from `start` to `stop`, at least 1."""
+    at = w.stride * np.arange(out)[:, None] + w.dilation * np.arange(w.taps) - w.low
+    counted = np.maximum(((at >= start) & (at < stop)).sum(1), 1)
     return counted[:1] if (counted == counted[0]).all() else counted
 
 

@@ -3,12 +3,14 @@
     stage           y[o] = combine_t x[stride*o + dilation*t]
     its adjoint     x_bar[i] = sum_o y_bar[o] * (share of entry i in window o)
 
-Every combination here is associative, so a long window is combined axis by axis, and a long axis from
-combinations of shorter runs: 31 taps are 6 taps, then 6 taps of dilation 5. Each stage has its own rule.
+Every combination here is associative, so a long window is combined axis by axis, and a long axis
+from combinations of shorter runs: 31 taps are 6 taps, then 6 taps of dilation 5. Each stage has its
+own rule.
 
-The adjoint scatters nothing. Entry `i = stride*q + r` is read by the windows `o = q - b` through the taps
-`stride*b + r`, for the few blocks `b <= reach // stride`. In the layout `[q, r]` the adjoint is a sum over
-the blocks of one shifted, broadcast view of the windows; a reshape undoes the layout.
+The adjoint scatters nothing. Entry `i = stride*q + r` is read by the windows `o = q - b` through
+the taps `stride*b + r`, for the few blocks `b <= reach // stride`. In the layout `[q, r]` the
+adjoint is a sum over the blocks of one shifted, broadcast view of the windows; a reshape undoes the
+layout.
 """
 
 import dataclasses
@@ -16,15 +18,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv import adjoint
 from jconv.geometry import Window
-from jconv.padding import crop, embed, grow
+from jconv.padding import crop, grow
 from jconv.windows import offsets, view
 
 Windows = tuple[Window, ...]
@@ -34,20 +35,34 @@ FEW = 9
 
 
 def enclosed(x: Array, windows: Sequence[Window], fill) -> Array:
-    """`x` padded with `fill` or cropped, as an array of its own, which views read without bounds tests."""
+    """`x` padded with `fill` or cropped, as an array that views read without bounds tests."""
     if all((w.low, w.high) == (0, 0) for w in windows):
         return x
-    lead = x.ndim - len(windows) - 1
-    x = crop(x, lead, [(max(-w.low, 0), w.size - max(-w.high, 0)) for w in windows])
-    return written(x, [(max(w.low, 0), max(w.high, 0)) for w in windows], fill)
+    kept = [left(w) for w in windows]
+    x = crop(x, x.ndim - len(windows) - 1, kept)
+    return written(x, [(w.low, w.high) for w in map(over, windows, kept)], fill)
+
+
+def left(w: Window) -> tuple[int, int]:
+    """The bounds of what negative padding leaves of an axis."""
+    start = min(max(-w.low, 0), w.size)
+    return start, max(w.size + min(w.high, 0), start)
+
+
+def over(w: Window, bounds: tuple[int, int]) -> Window:
+    """The same window over that part of its input."""
+    start, stop = bounds
+    low = w.low + start
+    return dataclasses.replace(w, size=stop - start, low=low, high=w.extent - low - (stop - start))
 
 
 def written(x: Array, around: Sequence[tuple[int, int]], fill=0) -> Array:
     """`x` with `fill` around its spatial axes, as an array of its own.
 
-    XLA:CPU computes an array again for every entry that is read of it, whatever barrier stands behind it, but
-    for a concatenation of three. So each padded axis gets both ends, if only one entry, and they are cropped
-    behind the barrier, which keeps the slice from moving into the concatenation.
+    XLA:CPU computes an array again for every entry that is read of it, whatever barrier stands
+    behind it, but for a concatenation of three. So each padded axis gets both ends, if only one
+    entry, and they are cropped behind the barrier, which keeps the slice from moving into the
+    concatenation.
     """
     lead = x.ndim - len(around) - 1
     ends = [(max(low, 1), max(high, 1), 0) if low or high else (0, 0, 0) for low, high in around]
@@ -92,7 +107,7 @@ def step(w: Window) -> tuple[int, int, int]:
 
 
 class Block(NamedTuple):
-    """What windows `o = q - shift` read: `taps[r]` is the tap that reads entry `[q, r]`, -2 for none."""
+    """Windows `o = q - shift`: `taps[r]` is the tap that reads entry `[q, r]`, -2 for none."""
 
     shift: tuple[int, ...]
     taps: np.ndarray
@@ -115,7 +130,9 @@ def blocks(windows: Windows) -> list[Block]:
 def _axis_blocks(w: Window) -> Iterator[tuple[int, np.ndarray]]:
     for b in range(w.reach // w.stride + 1):
         distance = w.stride * b + np.arange(w.stride)
-        tap = np.where((distance % w.dilation == 0) & (distance <= w.reach), distance // w.dilation, -1)
+        tap = np.where(
+            (distance % w.dilation == 0) & (distance <= w.reach), distance // w.dilation, -1
+        )
         if (tap >= 0).any():
             yield b, tap
 
@@ -139,11 +156,26 @@ def shifted(y: Array, windows: Windows, block: Block) -> Array:
     return lax.expand_dims(y, [lead + 2 * axis + 1 for axis in range(len(windows))])
 
 
+def beyond(x: Array, windows: Windows) -> tuple[Array, Windows]:
+    """`x` with ones around, and windows over it: all that `spread` makes room for."""
+    around = [(w.reach // w.stride, _cells(w)) for w in windows]
+    ends = [
+        (low * w.stride, (count - 1) * w.stride + w.reach + 1 - w.extent)
+        for w, (low, count) in zip(windows, around, strict=True)
+    ]
+    x = written(x, ends, 1) if any(map(any, ends)) else x
+    sizes = x.shape[-len(windows) - 1 : -1]
+    return x, tuple(dataclasses.replace(w, size=n) for w, n in zip(windows, sizes, strict=True))
+
+
 def cells(x: Array, windows: Windows, fill=0) -> Array:
     """`[*batch, *extent, c]` in blocks, `[*batch, q, r, q, r, ..., c]`."""
     lead = x.ndim - len(windows) - 1
     x = grow(
-        x, lead, [(0, _cells(w) * w.stride - w.extent, 0) for w in windows], jnp.asarray(fill, x.dtype)
+        x,
+        lead,
+        [(0, _cells(w) * w.stride - w.extent, 0) for w in windows],
+        jnp.asarray(fill, x.dtype),
     )
     pairs = [n for w in windows for n in (_cells(w), w.stride)]
     return x.reshape(*x.shape[:lead], *pairs, x.shape[-1])
@@ -163,22 +195,19 @@ def taps_of(block: Block, ndim: int, dtype) -> np.ndarray:
     return block.taps.reshape((1,) * (ndim - 2 * rank - 1) + (*pairs, 1)).astype(dtype)
 
 
+def exists(block: Block, windows: Windows, ndim: int) -> Array:
+    """Whether there is a window `o = q - shift`, against a blocked array of `ndim` axes."""
+    rank = len(windows)
+    there = jnp.ones((1,) * ndim, bool)
+    for axis, (w, b) in enumerate(zip(windows, block.shift, strict=True)):
+        o = np.arange(_cells(w)) - b
+        shape = [1] * ndim
+        shape[ndim - 1 - 2 * rank + 2 * axis] = len(o)
+        there = there & ((o >= 0) & (o < w.out)).reshape(shape)
+    return there
+
+
 def blocked_sum(windows: Windows, term: Callable[[Block], Array]) -> Array:
     """`sum_b term(b)` over the blocks, out of the blocked layout."""
     total = reduce(jnp.add, map(term, blocks(windows)))
     return uncells(total, windows)
-
-
-def placed(windows: Windows, parts: Sequence[Array]) -> Array:
-    """Adjoint of `views`: `parts[tap]` added where that tap reads."""
-    nothing = jnp.zeros((), parts[0].dtype)
-    parts = [spread(part, windows) for part in parts]
-
-    def term(block):
-        total = nothing
-        for tap in np.unique(block.taps[block.taps >= 0]):
-            seen = shifted(parts[tap], windows, block)
-            total = total + jnp.where(taps_of(block, seen.ndim, np.int32) == tap, seen, nothing)
-        return total
-
-    return blocked_sum(windows, term)

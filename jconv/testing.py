@@ -88,6 +88,7 @@ def assert_adjoint(
     >>> x, y = jnp.zeros(4), jnp.zeros(3)
     >>> assert_adjoint(lambda x: x[1:] - x[:-1], lambda y: -jnp.diff(y, prepend=0, append=0), x, y)
     """
+    _check_callable(f=f, f_adjoint=f_adjoint)
     _check_options(draws=draws, rtol=rtol, atol=atol, terms=terms)
     x, y = _template("x", x), _template("y", y)
     dtypes = [leaf.dtype for leaf in jax.tree.leaves((x, y))]
@@ -139,6 +140,7 @@ def assert_rule(
     >>> square.defvjp(lambda x: (x**2, x), lambda x, y_bar: (2 * x * y_bar,))
     >>> assert_rule(square, lambda x: x**2, (jnp.arange(3.0),), order=2)
     """
+    _check_callable(f_custom=f_custom, f_plain=f_plain)
     _check_options(draws=draws, rtol=rtol, atol=atol, terms=terms, order=order)
     rng = _generator(key)
     args = _arguments(rng, args)
@@ -453,6 +455,8 @@ def _generator(key):
         return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
         raise TypeError(f"`key` must be an integer or a JAX key; got {key!r}.")
+    if key < 0:
+        raise ValueError(f"`key` must not be negative; got {key}.")
     return np.random.default_rng(key)
 
 
@@ -508,14 +512,24 @@ def _arguments(rng, args):
 
 
 def _check_options(*, rtol, atol, terms, draws=1, order=1):
-    for name, value in (("draws", draws), ("order", order), ("terms", terms)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+    counts = {"draws": draws, "order": order} | ({} if terms is None else {"terms": terms})
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"`{name}` must be an integer; got {value!r}.")
-        if value is not None and value < 1:
+        if value < 1:
             raise ValueError(f"`{name}` must be positive; got {value}.")
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not value >= 0:
+    limits = {"atol": atol} | ({} if rtol is None else {"rtol": rtol})
+    for name, value in limits.items():
+        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+            raise TypeError(f"`{name}` must be a number; got {value!r}.")
+        if not value >= 0:
             raise ValueError(f"`{name}` must not be negative; got {value}.")
+
+
+def _check_callable(**functions):
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"`{name}` must be callable; got {function!r}.")
 
 
 def _is_inexact(leaf):

@@ -9,20 +9,22 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry
 from jconv.geometry import Ints
+from jconv.operands import array
 
 
 def max_unpool(y: ArrayLike, indices: ArrayLike, size: Ints) -> Array:
     """Puts `y` back at `indices`, zeros elsewhere.
 
-    `x[indices[o]] = y[o]`, per channel; where windows that overlap share an index, the last in row-major order
-    stays. An index outside `size`, such as the -1 of a window without a winner, is left out. The gradient reads
-    at the indices: `y_bar[o] = x_bar[indices[o]]` (torch's, also where an index is shared).
+    `x[indices[o]] = y[o]`, per channel; where windows that overlap share an index, the last in
+    row-major order stays. An index outside `size`, such as the -1 of a window without a winner, is
+    left out. The gradient reads at the indices: `y_bar[o] = x_bar[indices[o]]` (torch's, also where
+    an index is shared).
 
     Args:
       y: `[*batch, *out, channels]`.
       indices: int32 of the shape of `y`, row-major in `size`, as `max_pool` returns them.
-      size: spatial size of the result, one int per spatial axis, or an int for all axes of `y` but the
-        first and the last.
+      size: spatial size of the result, one int per spatial axis, or an int for all axes of `y` but
+        the first and the last.
 
     Returns:
       `[*batch, *size, channels]`.
@@ -35,7 +37,7 @@ def max_unpool(y: ArrayLike, indices: ArrayLike, size: Ints) -> Array:
     >>> max_unpool(jnp.array([[7], [8]]), jnp.array([[1], [2]]), (4,)).ravel()
     Array([0, 7, 8, 0], dtype=int32)
     """
-    y, indices = jnp.asarray(y), jnp.asarray(indices)
+    y, indices = array(y, name="y"), array(indices, name="indices")
     size = geometry.window_taps("size", size, y.ndim)
     geometry.split_shape("y", y.shape, len(size))
     if not jnp.issubdtype(indices.dtype, jnp.integer):

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry
 from jconv.geometry import Ints, Padding, Window
+from jconv.operands import array, scalar
 from jconv.padding import crop, grow, padded, unpadded
 
 
@@ -52,12 +53,13 @@ def unfold(
     Array([[1, 2, 3],
            [2, 3, 4]], dtype=int32)
     """
-    x = jnp.asarray(x)
+    x = array(x)
+    geometry.flag("custom_vjp", custom_vjp)
     made, xp = _windows_of(
         x, taps, stride, padding, dilation, input_dilation, padding_mode, padding_value, custom_vjp
     )
     inner = tuple(w.padded() for w in made)
-    if not geometry.flag("custom_vjp", custom_vjp):
+    if not custom_vjp:
         return gather_patches(inner, xp)
     return adjoint.linear(gather_patches, overlap_add, inner, xp)
 
@@ -76,7 +78,7 @@ def _windows_of(x, taps, stride, amounts, dilation, input_dilation, mode, value,
         input_dilation=input_dilation,
     )
     geometry.require_output("x", made)
-    return made, padded(x, made, mode, value, custom_vjp)
+    return made, padded(x, made, mode, scalar("padding_value", value, x.dtype), custom_vjp)
 
 
 def fold(
@@ -108,11 +110,10 @@ def fold(
     >>> fold(jnp.ones((2, 3, 1)), (4,)).ravel()
     Array([1., 2., 2., 1.], dtype=float32)
     """
-    patches = jnp.asarray(patches)
-    size = (size,) if not hasattr(size, "__len__") else size
-    size = geometry.per_axis("size", size, len(size), least=1)
+    patches = array(patches, name="patches")
+    size = geometry.window_taps("size", size, 3)
     rank = len(size)
-    if rank < 1 or patches.ndim < 2 * rank + 1:
+    if patches.ndim < 2 * rank + 1:
         raise geometry.wrong(
             "patches", f"have shape [*batch, *out, *taps, in] with {rank} spatial axes",
             f"shape {patches.shape}",

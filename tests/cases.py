@@ -13,6 +13,7 @@ import pytest
 import jconv
 from tests import definition
 
+# Those that serve every convolution.
 METHODS = ("direct", "patches", "shifts", "toeplitz", "fourier", "auto")
 MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
 
@@ -209,6 +210,14 @@ CONV_CASES = (
         groups=2,
         flip=True,
     ),
+)
+
+# Large enough that "auto" takes up what it leaves alone in small cases.
+PLANNED_CASES = (
+    conv_case("3x3 taps", (7, 6), (3, 3), (16, 17), padding=1),
+    conv_case("3x3 taps, dilated", (9, 7), (3, 3), (17, 16), padding=(2, 3), dilation=(2, 3)),
+    conv_case("long taps", (80,), (70,), (1, 2), padding="same"),
+    conv_case("long taps over a long signal", (1500,), (70,), (2, 1), padding=((5, 80),)),
 )
 
 POOL_CASES = (

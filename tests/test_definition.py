@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 import jconv
 from tests import definition, strategies
-from tests.cases import CONV_CASES, METHODS, MODES, dense, each_case, each_method
+from tests.cases import (
+    CONV_CASES,
+    METHODS,
+    MODES,
+    PLANNED_CASES,
+    dense,
+    each_case,
+    each_method,
+    named,
+)
 from tests.compare import assert_close, assert_same
 
 VARIED = (
@@ -33,6 +42,22 @@ def assert_faces(case, evaluate, dtype, seed=0):
 @each_case(CONV_CASES)
 def test_faces(case, method):
     assert_faces(case, jax.jit(case.faces(method)), "float32")
+
+
+@each_case(PLANNED_CASES)
+def test_faces_of_larger_cases(case):
+    assert_faces(case, jax.jit(case.faces("auto")), "float32")
+
+
+@pytest.mark.parametrize("method", [m for m in jconv.methods.METHODS if m not in METHODS])
+@each_case([*named(CONV_CASES, *VARIED), *named(PLANNED_CASES, "3x3 taps")])
+def test_special_methods_serve_or_refuse(case, method):
+    try:
+        evaluate = jax.jit(case.faces(method)).lower(*case.data("float32")).compile()
+    except ValueError as error:
+        assert "method" in str(error)  # noqa: PT017
+    else:
+        assert_faces(case, evaluate, "float32")
 
 
 @each_method

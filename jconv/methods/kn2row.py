@@ -10,6 +10,7 @@ Source: Vasudevan, Anderson, Gregg (2017), section 3 (kn2row).
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import reduce
 from itertools import product
 
@@ -17,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.blocks import map_blocks, split, sum_blocks
+from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, swap_channels
 from jconv.geometry import Spec, transposed
-from jconv.padding import crop, cut, embed, grow
+from jconv.padding import crop, cut, grow
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
@@ -28,12 +29,11 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
     taps, outputs = math.prod(spec.taps), k.shape[-1]
     inner = math.prod(w.extent for w in spec.windows[1:])
     blocks = split(x.shape[0], first.out, taps * outputs * inner * accumulator(spec, x.dtype).itemsize)
-    rows = blocks.rows + first.reach
-    xp = _embedded(spec, x, blocks.padded_rows + first.reach)
+    read = _reader(spec, x, blocks, first.reach)
     flat = lax.optimization_barrier(jnp.moveaxis(k, -1, -2).reshape(taps * outputs, -1))
 
     def block(step):
-        xs = blocks.cut(xp, step, 1, rows)
+        xs = read(step)
         z = _product(spec, flat, xs.reshape(-1, xs.shape[-1]), ((1,), (1,)))
         z = lax.optimization_barrier(z.reshape(*spec.taps, outputs, *xs.shape[:-1]))
         out = (blocks.rows, *spec.out[1:])
@@ -52,7 +52,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     taps, outputs = math.prod(spec.taps), y.shape[-1]
     inner = math.prod(w.extent for w in spec.windows[1:])
     blocks = split(x.shape[0], first.extent, taps * outputs * inner * accumulator(spec, x.dtype).itemsize)
-    xp = _embedded(spec, x, blocks.padded_rows)
+    read = _reader(spec, x, blocks, 0)
     # Zeros on both sides of `y`, so that each tap's z_bar is a plain view of it.
     reach = [(w.reach, w.extent - w.out, 0) for w in spec.windows]
     reach[0] = (first.reach, blocks.padded_rows - first.out, 0)
@@ -61,7 +61,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     starts = [w.reach for w in spec.windows] - offsets * [w.dilation for w in spec.windows]
 
     def block(step):
-        xs = blocks.cut(xp, step, 1, blocks.rows)
+        xs = read(step)
         ys = jnp.moveaxis(blocks.cut(yp, step, 1, blocks.rows + first.reach), -1, 0)
         ys = lax.optimization_barrier(ys)
         size = (outputs, *xs.shape[:-1])
@@ -73,11 +73,12 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     return jnp.moveaxis(k.reshape(*spec.taps, outputs, -1), -2, -1)
 
 
-def _embedded(spec: Spec, x: Array, rows: int) -> Array:
-    """`x` padded, with as many rows as the blocks read."""
+def _reader(spec: Spec, x: Array, blocks: Blocks, reach: int) -> Callable:
+    """The reader of the rows of a block and `reach` more."""
     first = spec.windows[0]
-    grown = dataclasses.replace(first, high=rows - first.low - first.spread)
-    return lax.optimization_barrier(embed(x, (grown, *spec.windows[1:])))
+    high = blocks.padded_rows + reach - first.low - first.spread
+    windows = (dataclasses.replace(first, high=high), *spec.windows[1:])
+    return reader(blocks, x, windows, 1, blocks.rows + reach)
 
 
 def _shifted(spec: Spec, z: Array, tap, out) -> Array:

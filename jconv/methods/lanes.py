@@ -1,6 +1,6 @@
-"""Shifted views times taps, added in one fused loop whose vector lanes run over the groups.
+"""Shifted views times taps, added in one fused loop over all channels: no matrix product.
 
-    forward         x[n, i, c, g] k[t, c, m, g] -> y[n, o, m, g]
+    forward         x[n, i, (g, c)] k[t, c, (g, m)] -> y[n, o, (g, m)]
     input_adjoint   the forward of `y` by the reversed kernel
     kernel_adjoint  x[n, i, c, g] y[n, o, m, g] -> k[t, c, m, g], accumulated over rows of positions
 
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from jconv.channels import accumulator, swap_channels
 from jconv.geometry import Spec, transposed
@@ -26,18 +27,21 @@ ACCUMULATOR = 8192
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    xp = lax.optimization_barrier(_lanes(spec, embed(x, spec.windows)))
-    k = lax.optimization_barrier(_lanes(spec, k))  # [*taps, c, m, groups]
+    xp = lax.optimization_barrier(embed(x.astype(accumulator(spec, x.dtype)), spec.windows))
+    xp = xp.reshape(*xp.shape[:-1], spec.groups, -1)
+    k = k.astype(xp.dtype).reshape(*k.shape[:-1], spec.groups, -1)
     terms = (
-        _view(spec, xp, t)[..., c : c + 1, :] * k[t][c]
+        _view(spec, xp, t)[..., c : c + 1] * lax.expand_dims(k[t][c], range(len(t) + 1))
         for t in product(*map(range, spec.taps))
-        for c in range(xp.shape[-2])
+        for c in range(xp.shape[-1])
     )
-    return _channels(reduce(jnp.add, terms))
+    y = reduce(jnp.add, terms)
+    return y.reshape(*y.shape[:-2], -1)
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
-    return forward(transposed(spec), y, swap_channels(lax.rev(k, range(k.ndim - 2)), spec.groups))
+    k = swap_channels(lax.rev(k, range(k.ndim - 2)), spec.groups)
+    return forward(transposed(spec), y, _row_major(k))
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
@@ -46,7 +50,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     xp, y = _lanes(spec, embed(x, spec.windows)), _lanes(spec, y)
     xp = grow(xp, len(spec.taps), [(0, max(rows.reach - last.extent, 0), 0)])
     y = grow(y, len(spec.taps), [(0, rows.blocks * rows.length - last.out, 0)])
-    xp, y = lax.optimization_barrier((xp, y))
+    xp, y = _row_major(xp), _row_major(y)
     zero = jnp.zeros((rows.length, *y.shape[-2:]), y.dtype)
     zeros = (zero,) * (last.taps * xp.shape[-2])
 
@@ -122,11 +126,14 @@ def _view(spec: Spec, xp: Array, tap) -> Array:
 def _lanes(spec: Spec, a: Array) -> Array:
     """`[..., groups * c]` to `[..., c, groups]`."""
     a = a.astype(accumulator(spec, a.dtype))
-    return jnp.swapaxes(a.reshape(*a.shape[:-1], spec.groups, a.shape[-1] // spec.groups), -1, -2)
+    return jnp.swapaxes(a.reshape(*a.shape[:-1], spec.groups, -1), -1, -2)
 
 
 def _channels(a: Array) -> Array:
     """`[..., m, groups]` to `[..., groups * m]`."""
-    if 1 in a.shape[-2:]:
-        return a.reshape(*a.shape[:-2], -1)
-    return jnp.swapaxes(lax.optimization_barrier(a), -1, -2).reshape(*a.shape[:-2], -1)
+    return jnp.swapaxes(a, -1, -2).reshape(*a.shape[:-2], -1)
+
+
+def _row_major(a: Array) -> Array:
+    """`a` with its last axis next to itself in memory: XLA would leave a transpose undone."""
+    return with_layout_constraint(lax.optimization_barrier(a), Layout(tuple(range(a.ndim))))

@@ -10,26 +10,28 @@ a plain copy and the product reads whole rows.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from itertools import product
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.blocks import Blocks, map_blocks, split, sum_blocks
+from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, mix, mix_input
 from jconv.geometry import Spec, Window
-from jconv.padding import cut, embed, extract, grow
+from jconv.padding import crop, cut, embed, extract, grow
 from jconv.windows import gather_patches, overlap_add
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    blocks, windows, xp = _blocked(spec, x)
     k = k.reshape(-1, k.shape[-1])
+    if math.prod(spec.taps) == 1:
+        xp = gather_patches(spec.padded().windows, embed(x, spec.windows))
+        return mix(spec, _columns(spec, xp), k)
+    blocks, windows, read = _blocked(spec, x)
 
     def block(step):
-        xs = blocks.cut(xp, step, windows[0].stride, windows[0].size)
-        return mix(spec, _columns(spec, gather_patches(windows, xs)), k)
+        return mix(spec, _columns(spec, gather_patches(windows, read(step))), k)
 
     return map_blocks(blocks, block, spec.out[0])
 
@@ -42,14 +44,13 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    blocks, windows, xp = _blocked(spec, x)
+    blocks, windows, read = _blocked(spec, x)
     y = grow(y, 1, [(0, blocks.padded_rows - spec.out[0], 0)])
     groups, taps = spec.groups, math.prod(spec.taps)
 
     def block(step):
-        xs = blocks.cut(xp, step, windows[0].stride, windows[0].size)
         ys = blocks.cut(y, step, 1, blocks.rows)
-        patches = _planar(windows, xs).reshape(taps, groups, x.shape[-1] // groups, -1)
+        patches = _planar(windows, read(step)).reshape(taps, groups, x.shape[-1] // groups, -1)
         rows = jnp.moveaxis(patches, 0, 1).reshape(groups, -1, patches.shape[-1])
         columns = jnp.moveaxis(ys.reshape(-1, groups, y.shape[-1] // groups), 1, 0)
         return lax.dot_general(
@@ -64,8 +65,8 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     return jnp.moveaxis(k, 0, 1).reshape(*spec.taps, -1, y.shape[-1])
 
 
-def _blocked(spec: Spec, x: Array) -> tuple[Blocks, tuple[Window, ...], Array]:
-    """The blocks, the windows within one block, and `x` padded to what all of them read."""
+def _blocked(spec: Spec, x: Array) -> tuple[Blocks, tuple[Window, ...], Callable]:
+    """The blocks, the windows within one block, and the reader of what they take of `x`."""
     first, *others = spec.padded().windows
     row = math.prod(spec.taps) * x.shape[-1] * math.prod(spec.out[1:]) * x.dtype.itemsize
     blocks = split(x.shape[0], first.out, row)
@@ -77,7 +78,7 @@ def _blocked(spec: Spec, x: Array) -> tuple[Blocks, tuple[Window, ...], Array]:
     high = needed(blocks.padded_rows) - outer.low - outer.spread
     grown = (dataclasses.replace(outer, high=max(high, outer.high)), *spec.windows[1:])
     windows = (dataclasses.replace(first, size=needed(blocks.rows)), *others)
-    return blocks, windows, lax.optimization_barrier(embed(x, grown))
+    return blocks, windows, reader(blocks, x, grown, first.stride, windows[0].size)
 
 
 def _planar(windows: tuple[Window, ...], xp: Array) -> Array:
@@ -85,14 +86,13 @@ def _planar(windows: tuple[Window, ...], xp: Array) -> Array:
     planar = lax.optimization_barrier(jnp.moveaxis(xp, -1, 0))
     reach = [(w.out - 1) * w.stride + 1 for w in windows]
     offsets = np.array(list(product(*map(range, (w.taps for w in windows)))))
-    starts = jnp.asarray(offsets * [w.dilation for w in windows], jnp.int32)
-    steps = (1, 1, *(w.stride for w in windows))
+    starts = offsets * [w.dilation for w in windows]
 
     def tap(start):
         view = cut(planar, (0, 0, *start), (*planar.shape[:2], *reach))
-        return lax.slice(view, (0,) * view.ndim, view.shape, steps)
+        return crop(view, 2, [(0, n) for n in reach], [w.stride for w in windows])
 
-    return lax.map(tap, starts)
+    return tap(starts[0])[None] if len(starts) == 1 else lax.map(tap, jnp.asarray(starts))
 
 
 def _columns(spec: Spec, patches: Array) -> Array:

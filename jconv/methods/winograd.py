@@ -1,8 +1,8 @@
-"""Winograd's minimal filtering F(2, 3) on the last two axes, for kernels of 3x3 taps.
+"""Winograd's minimal filtering F(2, 3), for kernels of 3 taps an axis in one or two dimensions.
 
 Two neighbouring outputs of a 3-tap correlation take 4 products instead of 6, in 2D 16 instead of 36:
 
-    forward         Y = A' [(G k G') . (B' x B)] A       one matrix product over channels per transform position
+    forward         Y = A' [(G k G') . (B' x B)] A       one matrix product over channels a transform position
     input_adjoint   the forward of `y` by the reversed kernel
     kernel_adjoint  K = G' [(B' x B) . (A y A')] G       the same, with the products summed over all tiles
 
@@ -11,135 +11,146 @@ F(4, 3) say, lose a digit. Source: Lavin and Gray (2016), eq. 8 and section 4.1.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.blocks import Blocks, map_blocks, split, sum_blocks
+from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, swap_channels
-from jconv.geometry import Spec, Window, transposed
-from jconv.padding import embed, grow
+from jconv.geometry import Spec, transposed
+from jconv.padding import crop, grow
 
 A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
 B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]])
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-TILE = 2
-REACH = 4
-
-
-def serves(spec: Spec) -> bool:
-    """Two axes of 3 taps, stride 1, nothing dilated, one group."""
-    return spec.groups == 1 and len(spec.windows) == 2 and all(map(_served, spec.windows))
-
-
-def _served(w: Window) -> bool:
-    return (w.taps, w.stride, w.dilation, w.input_dilation) == (3, 1, 1, 1)
+TILE, REACH = 2, 4
+# Bytes of both transforms together: the products want rows enough to be worth their start.
+BUDGET = 18 * 2**20
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    blocks, xp = _tiled(spec, x, k.shape[-1])
+    blocks, read = _tiled(spec, x, k.shape[-1])
     u = lax.optimization_barrier(_kernel_transform(spec, k))
-    out = spec.out
 
     def block(step):
-        tiles = _input_transform(blocks.cut(xp, step, TILE, TILE * blocks.rows + 2))
-        products = _product(spec, tiles.reshape(16, -1, tiles.shape[-1]), u, ((2,), (2,)))
-        return _output_transform(products.reshape(*tiles.shape[:-1], k.shape[-1]))
+        tiles = _input_transform(spec, read(step))
+        products = _product(spec, _flat(spec, tiles), u, ((2,), (2,)))
+        return _output_transform(spec, products.reshape(*tiles.shape[:-1], k.shape[-1]))
 
-    return map_blocks(blocks, block, out[0])[:, :, : out[1]]
+    y = map_blocks(blocks, block, spec.out[0])
+    return crop(y, 1, [(0, n) for n in spec.out])
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
-    return forward(transposed(spec), y, swap_channels(lax.rev(k, (0, 1)), 1))
+    return forward(transposed(spec), y, swap_channels(lax.rev(k, range(k.ndim - 2)), 1))
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    blocks, xp = _tiled(spec, x, y.shape[-1])
-    out, columns = spec.out, _tiles(spec.out[1])
-    y = grow(
-        y, 1, [(0, TILE * blocks.padded_rows - out[0], 0), (0, TILE * columns - out[1], 0)]
-    )
+    blocks, read = _tiled(spec, x, y.shape[-1])
+    whole = [TILE * n for n in (blocks.padded_rows, *map(_tiles, spec.out[1:]))]
+    y = grow(y, 1, [(0, m - n, 0) for m, n in zip(whole, spec.out, strict=True)])
 
     def block(step):
-        tiles = _input_transform(blocks.cut(xp, step, TILE, TILE * blocks.rows + 2))
-        spread = _spread_transform(blocks.cut(y, step, TILE, TILE * blocks.rows))
-        a, b = (t.reshape(16, -1, t.shape[-1]) for t in (tiles, spread))
-        return _product(spec, a, lax.optimization_barrier(b), ((1,), (1,)))
+        tiles = _input_transform(spec, read(step))
+        spread = _spread_transform(spec, blocks.cut(y, step, TILE, TILE * blocks.rows))
+        return _product(spec, _flat(spec, tiles), _flat(spec, spread), ((1,), (1,)))
 
-    return _kernel_transform_adjoint(sum_blocks(blocks, block))
+    return _kernel_transform_adjoint(spec, sum_blocks(blocks, block))
 
 
 def _tiles(size: int) -> int:
     return -(-size // TILE)
 
 
-def _tiled(spec: Spec, x: Array, outputs: int) -> tuple[Blocks, Array]:
-    """The blocks, in rows of tiles, and `x` padded to what whole tiles of all blocks read."""
-    rows, columns = map(_tiles, spec.out)
+def _tiled(spec: Spec, x: Array, outputs: int) -> tuple[Blocks, Callable]:
+    """The blocks, in rows of tiles, and the reader of what whole tiles take of `x`."""
+    rows, *others = map(_tiles, spec.out)
     acc = accumulator(spec, x.dtype)
-    row_bytes = 16 * columns * (x.shape[-1] + outputs) * acc.itemsize
-    blocks = split(x.shape[0], rows, row_bytes)
-    reach = (TILE * blocks.padded_rows + 2, TILE * columns + 2)
-    grown = (
-        dataclasses.replace(w, high=n - w.low - w.size)
-        for w, n in zip(spec.windows, reach, strict=True)
+    channels = x.shape[-1] + outputs
+    row_bytes = REACH ** len(spec.out) * math.prod(others) * channels * acc.itemsize
+    blocks = split(x.shape[0], rows, row_bytes, BUDGET)
+    windows = tuple(
+        dataclasses.replace(w, high=TILE * n + 2 - w.low - w.size)
+        for w, n in zip(spec.windows, (blocks.padded_rows, *others), strict=True)
     )
-    return blocks, lax.optimization_barrier(embed(x.astype(acc), tuple(grown)))
+    return blocks, reader(blocks, x.astype(acc), windows, TILE, TILE * blocks.rows + 2)
 
 
-def _input_transform(x: Array) -> Array:
-    """`B' x B` of every tile: `[n, 2r + 2, 2s + 2, c]` to `[4, 4, n, r, s, c]`."""
-    rows = [_step(x, 1, i, x.shape[1] // TILE - 1) for i in range(REACH)]
-    half = lax.optimization_barrier(jnp.stack(_combine(B.T, rows)))
-    columns = [_step(half, 3, j, half.shape[3] // TILE - 1) for j in range(REACH)]
-    return lax.optimization_barrier(jnp.stack(_combine(B.T, columns), 1))
+def _input_transform(spec: Spec, x: Array) -> Array:
+    """`B' x B` of every tile: `[n, 2r + 2, ..., c]` to `[4, ..., n, r, ..., c]`."""
+    x = lax.optimization_barrier(x)  # else every read below would add the block's offset anew
+    for axis in range(len(spec.out)):
+        at = 2 * axis + 1
+        parts = [_step(x, at, i, x.shape[at] // TILE - 1) for i in range(REACH)]
+        x = lax.optimization_barrier(_combined(B.T, parts, axis))
+    return x
 
 
-def _output_transform(m: Array) -> Array:
-    """`A' m A` of every tile: `[4, 4, n, r, s, c]` to `[n, 2r, 2s, c]`."""
-    half = lax.optimization_barrier(jnp.stack(_combine(A.T, list(lax.optimization_barrier(m)))))
-    whole = jnp.stack(_combine(A.T, [half[:, j] for j in range(REACH)]), 1)
-    _, _, n, rows, columns, c = whole.shape
-    return whole.transpose(2, 3, 0, 4, 1, 5).reshape(n, TILE * rows, TILE * columns, c)
+def _output_transform(spec: Spec, m: Array) -> Array:
+    """`A' m A` of every tile: `[4, ..., n, r, ..., c]` to `[n, 2r, ..., c]`."""
+    rank = len(spec.out)
+    for axis in range(rank):
+        m = _combined(A.T, _entries(lax.optimization_barrier(m), axis), axis)
+    pairs = [at for axis in range(rank) for at in (rank + 1 + axis, axis)]
+    sizes = [TILE * n for n in m.shape[rank + 1 : -1]]
+    return m.transpose(rank, *pairs, m.ndim - 1).reshape(m.shape[rank], *sizes, m.shape[-1])
 
 
-def _spread_transform(y: Array) -> Array:
+def _spread_transform(spec: Spec, y: Array) -> Array:
     """`A y A'` of every tile, the adjoint of `_output_transform`."""
-    half = lax.optimization_barrier(
-        jnp.stack(_combine(A, [_step(y, 1, i, y.shape[1] // TILE) for i in range(TILE)]))
-    )
-    columns = [_step(half, 3, j, half.shape[3] // TILE) for j in range(TILE)]
-    return jnp.stack(_combine(A, columns), 1)
-
-
-def _step(a: Array, axis: int, start: int, count: int) -> Array:
-    return lax.slice_in_dim(a, start, start + TILE * (count - 1) + 1, TILE, axis)
-
-
-def _combine(matrix: np.ndarray, parts: list[Array]) -> list[Array]:
-    """`matrix @ parts`, without the products by 0 and 1."""
-    return [_weighted(row, parts) for row in matrix]
-
-
-def _weighted(row: np.ndarray, parts: list[Array]) -> Array:
-    terms = [p if w == 1 else -p if w == -1 else p * float(w) for w, p in zip(row, parts, strict=True) if w]
-    return sum(terms[1:], terms[0])
+    for axis in range(len(spec.out)):
+        at = 2 * axis + 1
+        parts = [_step(y, at, i, y.shape[at] // TILE) for i in range(TILE)]
+        y = lax.optimization_barrier(_combined(A, parts, axis))
+    return y
 
 
 def _kernel_transform(spec: Spec, k: Array) -> Array:
-    """`G k G'`: `[3, 3, c, m]` to `[16, m, c]`, output channels first for a faster product."""
+    """`G k G'`: `[3, ..., c, m]` to `[4 ** rank, m, c]`, outputs first for a faster product."""
     k = k.astype(accumulator(spec, k.dtype))
-    half = jnp.stack(_combine(G, [k[i] for i in range(3)]))
-    whole = jnp.stack(_combine(G, [half[:, j] for j in range(3)]), 1)
-    return jnp.swapaxes(whole.reshape(16, *k.shape[2:]), 1, 2)
+    for axis in range(len(spec.out)):
+        k = _combined(G, _entries(k, axis), axis)
+    return jnp.swapaxes(_flat(spec, k), 1, 2)
 
 
-def _kernel_transform_adjoint(u: Array) -> Array:
-    """`G' u G`: `[16, c, m]` to `[3, 3, c, m]`."""
-    u = u.reshape(REACH, REACH, *u.shape[1:])
-    half = jnp.stack(_combine(G.T, list(u)))
-    return jnp.stack(_combine(G.T, [half[:, j] for j in range(REACH)]), 1)
+def _kernel_transform_adjoint(spec: Spec, u: Array) -> Array:
+    """`G' u G`: `[4 ** rank, c, m]` to `[3, ..., c, m]`."""
+    u = u.reshape(*(REACH,) * len(spec.out), *u.shape[1:])
+    for axis in range(len(spec.out)):
+        u = _combined(G.T, _entries(u, axis), axis)
+    return u
+
+
+def _flat(spec: Spec, a: Array) -> Array:
+    """`[4, ..., n, r, ..., c]` to `[4 ** rank, rows, c]`."""
+    positions = REACH ** len(spec.out)
+    return a.reshape(positions, math.prod(a.shape[:-1]) // positions, a.shape[-1])
+
+
+def _step(a: Array, axis: int, start: int, count: int) -> Array:
+    """Every other entry, `count` of them."""
+    return lax.slice_in_dim(a, start, start + TILE * (count - 1) + 1, TILE, axis)
+
+
+def _entries(a: Array, axis: int) -> list[Array]:
+    return [lax.index_in_dim(a, i, axis, keepdims=False) for i in range(a.shape[axis])]
+
+
+def _combined(matrix: np.ndarray, parts: list[Array], axis: int) -> Array:
+    """`matrix @ parts` along a new `axis`, without the products by 0 and 1."""
+    return jnp.stack([_weighted(row, parts) for row in matrix], axis)
+
+
+def _weighted(row: np.ndarray, parts: list[Array]) -> Array:
+    terms = [
+        p if w == 1 else -p if w == -1 else p * float(w)
+        for w, p in zip(row, parts, strict=True)
+        if w
+    ]
+    return sum(terms[1:], terms[0])
 
 
 def _product(spec: Spec, a: Array, b: Array, contract) -> Array:

@@ -1,0 +1,400 @@
+"""A wrong argument is refused by name, with what must hold and what was got, before any work."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+import jconv
+from jconv import matrix, testing
+from tests import definition
+from tests.cases import dense
+from tests.compare import assert_close
+
+X = dense((2, 6, 5, 4), "float32", 0)
+KERNEL = dense((3, 2, 4, 6), "float32", 1)
+Y = dense((2, 4, 4, 6), "float32", 2)
+PATCHES = dense((2, 4, 4, 3, 2, 4), "float32", 3)
+INDICES = np.zeros(X.shape, np.int32)
+KEY = 0  # of the random numbers of the laws
+
+# Every public function, and arguments that it takes.
+POOL = {"x": X, "window": (2, 2)}
+RIGHT = {
+    jconv.conv: {"x": X, "kernel": KERNEL},
+    jconv.conv_transpose: {"y": Y, "kernel": KERNEL},
+    jconv.kernel_gradient: {"x": X, "y_bar": Y, "taps": (3, 2)},
+    jconv.unfold: {"x": X, "taps": (3, 2)},
+    jconv.fold: {"patches": PATCHES, "size": (6, 5)},
+    jconv.pad: {"x": X, "padding": ((1, 2), (0, 1))},
+    jconv.max_pool: POOL,
+    jconv.min_pool: POOL,
+    jconv.avg_pool: POOL,
+    jconv.sum_pool: POOL,
+    jconv.prod_pool: POOL,
+    jconv.logsumexp_pool: POOL,
+    jconv.lp_pool: {**POOL, "p": 2},
+    jconv.blur_pool: {**POOL, "stride": 2},
+    jconv.drop: {"x": X, "stride": (2, 2)},
+    jconv.max_unpool: {"y": X, "indices": INDICES, "size": (6, 5)},
+    jconv.adaptive_avg_pool: {"x": X, "output_size": (2, 3)},
+    jconv.adaptive_max_pool: {"x": X, "output_size": (2, 3)},
+    jconv.fractional_max_pool: {
+        "key": jax.random.key(0), "x": X, "window": (2, 2), "output_size": (3, 3),
+    },
+    matrix.toeplitz: {"column": X[0, 0, 0], "row": X[0, 0, 1]},
+    matrix.index_pattern: {"size": (6, 5), "taps": (3, 2)},
+    matrix.conv_matrix: {"kernel": KERNEL, "size": (6, 5)},
+    testing.assert_adjoint: {"f": jnp.cumsum, "f_adjoint": jnp.cumsum, "x": X[0, 0, 0], "y": X[0, 0, 0]},
+    testing.assert_rule: {"f_custom": jnp.sin, "f_plain": jnp.sin, "args": (X,)},
+    testing.assert_agree: {"f": jnp.sin, "g": jnp.sin, "args": (X,)},
+}  # fmt: skip
+
+FACES = [jconv.conv, jconv.conv_transpose, jconv.kernel_gradient]
+PLAIN_POOLS = [
+    jconv.max_pool, jconv.min_pool, jconv.avg_pool, jconv.sum_pool, jconv.prod_pool,
+    jconv.logsumexp_pool, jconv.lp_pool,
+]  # fmt: skip
+POOLS = [*PLAIN_POOLS, jconv.blur_pool]
+ADAPTIVE = [jconv.adaptive_avg_pool, jconv.adaptive_max_pool]
+WINDOWED = [*FACES, jconv.unfold, jconv.fold, matrix.conv_matrix]
+SLIDING = [*WINDOWED, matrix.index_pattern, *PLAIN_POOLS]
+LAWS = [testing.assert_adjoint, testing.assert_rule, testing.assert_agree]
+REAL = [
+    jconv.max_pool, jconv.min_pool, jconv.logsumexp_pool, jconv.lp_pool, jconv.blur_pool,
+    jconv.adaptive_max_pool, jconv.fractional_max_pool,
+]  # fmt: skip
+
+INTS = [
+    (0, ValueError, "be at least 1; got 0"),
+    (-1, ValueError, "be at least 1; got -1"),
+    ((1, 0), ValueError, "be at least 1; got 0"),
+    ((1, 1, 1), ValueError, "hold one int for each of the 2 spatial axes; got (1, 1, 1)"),
+    ((), ValueError, "hold one int for each of the 2 spatial axes; got ()"),
+    (1.0, TypeError, "be an int; got 1.0 of type float"),
+    ((1, 1.0), TypeError, "be an int; got 1.0 of type float"),
+    (True, TypeError, "be an int; got True of type bool"),
+    ("1", TypeError, "be an int; got '1' of type str"),
+    ({1, 2}, TypeError, "be an int; got {1, 2} of type set"),
+    (((1, 1), (1, 1)), TypeError, "be an int; got (1, 1) of type tuple"),
+    (np.float32(1), TypeError, "be an int; got np.float32(1.0) of type float32"),
+]
+NOT_NONE = [(None, TypeError, "be an int; got None of type NoneType")]
+# For what also tells the rank.
+TAPS = [
+    *(row for row in INTS if "each of the 2" not in row[2]),
+    ((), ValueError, "hold one int for each of one or more spatial axes; got ()"),
+    *NOT_NONE,
+]
+PADDINGS = [
+    ("some", ValueError, "be one of ('valid', 'same', .*'causal') or hold ints; got 'some'"),
+    ("", ValueError, "be one of .* or hold ints; got ''"),
+    (None, TypeError, "be one of .* or hold ints; got None of type NoneType"),
+    (1.0, TypeError, "be one of .* or hold ints; got 1.0 of type float"),
+    (True, TypeError, "be one of .* or hold ints; got True of type bool"),
+    ((1,), ValueError, "hold one int or (low, high) pair for each of the 2 spatial axes; got (1,)"),
+    ((1, 1, 1), ValueError, "hold one int or (low, high) pair for each of the 2 .*; got (1, 1, 1)"),
+    (((1, 1, 1), (1, 1)), ValueError, "hold (low, high) pairs; got (1, 1, 1)"),
+    ((1, 0.5), TypeError, "be an int; got 0.5 of type float"),
+    ((("a", 1), 1), TypeError, "be an int; got 'a' of type str"),
+    (("same", "same"), TypeError, "be an int; got 'same' of type str"),
+]
+MODES = [
+    ("zeros", ValueError, "be one of ('constant', .*'wrap'); got 'zeros'"),
+    ("Wrap", ValueError, "be one of .*; got 'Wrap'"),
+    (None, TypeError, "be one of .*; got None of type NoneType"),
+    (0, TypeError, "be one of .*; got 0 of type int"),
+]
+FLAGS = [
+    (1, TypeError, "be True or False; got 1 of type int"),
+    (None, TypeError, "be True or False; got None of type NoneType"),
+    ("no", TypeError, "be True or False; got 'no' of type str"),
+    (np.ones(2, bool), TypeError, "be True or False; got array(.*) of type ndarray"),
+]
+SCALARS = [
+    ("0", TypeError, "be an array; got '0' of type str"),
+    (None, TypeError, "be an array; got None of type NoneType"),
+    (True, TypeError, "be an array of numbers; got dtype('bool')"),
+    (1j, TypeError, "be a number that float32 can hold; got 1j of type complex"),
+    (np.ones(4), ValueError, "be a scalar; got shape (4,)"),
+]
+ARRAYS = [
+    (None, TypeError, "be an array; got None of type NoneType"),
+    ("x", TypeError, "be an array; got 'x' of type str"),
+    (b"x", TypeError, "be an array; got b'x' of type bytes"),
+    (object, TypeError, "be an array; got <class 'object'> of type type"),
+    ([[1, 2], [3]], TypeError, "be an array; got [[1, 2], [3]] of type list"),
+    (np.array(["a"]), TypeError, "be an array; got array(.*) of type ndarray"),
+    (X > 0, TypeError, "be an array of numbers; got dtype('bool')"),
+]
+PRECISIONS = [
+    ("nope", ValueError, "be None, a jax.lax.Precision or its name, .*; got 'nope'"),
+    (0, TypeError, "be None, a jax.lax.Precision or its name, .*; got 0 of type int"),
+    (("high", None), TypeError, "be None, .*; got None of type NoneType"),
+    (("high",), ValueError, "be one, or a pair; got ('high',)"),
+    ([], ValueError, "be one, or a pair; got []"),
+]
+DTYPES = [
+    ("nope", TypeError, "be a dtype; got 'nope' of type str"),
+    (1, TypeError, "be a dtype; got 1 of type int"),
+    ("int32", ValueError, "be of the kind of the operands' dtype float32, .*; got int32"),
+    ("complex64", ValueError, "be of the kind of .* float32, and no narrower; got complex64"),
+    ("bfloat16", ValueError, "be of the kind of .* float32, and no narrower; got bfloat16"),
+]
+METHODS = [
+    ("fastest", ValueError, "be one of ('auto', 'direct', .*); got 'fastest'"),
+    (None, TypeError, "be a str; got None of type NoneType"),
+    ("winograd", ValueError, "serve this convolution, and 'winograd' serves only .*; got 'wino.*'"),
+]
+GROUPS = [
+    (0, ValueError, "be at least 1; got 0"),
+    (1.0, TypeError, "be an int; got 1.0 of type float"),
+    (True, TypeError, "be an int; got True of type bool"),
+    ((1, 1), TypeError, "be an int; got (1, 1) of type tuple"),
+]
+COUNTS = [
+    (0, ValueError, "be positive; got 0"),
+    (1.5, TypeError, "be an integer; got 1.5"),
+    (True, TypeError, "be an integer; got True"),
+]
+LIMITS = [
+    (-0.1, ValueError, "not be negative; got -0.1"),
+    (float("nan"), ValueError, "not be negative; got nan"),
+    ("1", TypeError, "be a number; got '1'"),
+]
+CALLABLES = [(1, TypeError, "be callable; got 1")]
+
+# (functions, argument, [(value, error, "must; got"), ...])
+TABLE = [
+    (SLIDING, "stride", INTS),
+    ([*WINDOWED, matrix.index_pattern, jconv.blur_pool], "stride", NOT_NONE),
+    (SLIDING, "dilation", [*INTS, *NOT_NONE]),
+    (WINDOWED, "input_dilation", [*INTS, *NOT_NONE]),
+    ([*SLIDING, jconv.blur_pool], "padding", PADDINGS),
+    (WINDOWED, "padding_mode", MODES),
+    ([*FACES, jconv.unfold, matrix.conv_matrix], "padding_value", SCALARS),
+    ([*FACES, jconv.unfold, jconv.fold, *POOLS], "custom_vjp", FLAGS),
+    ([*FACES, matrix.conv_matrix], "groups", GROUPS),
+    ([*FACES, matrix.conv_matrix], "flip", FLAGS),
+    (FACES, "method", METHODS),
+    (FACES, "precision", PRECISIONS),
+    (FACES, "preferred_element_type", DTYPES),
+    ([jconv.kernel_gradient, jconv.unfold, matrix.index_pattern], "taps", TAPS),
+    ([*POOLS, jconv.fractional_max_pool], "window", TAPS),
+    (PLAIN_POOLS, "ceil_mode", FLAGS),
+    (
+        [jconv.max_pool, jconv.min_pool, jconv.adaptive_max_pool, jconv.fractional_max_pool],
+        "return_indices",
+        FLAGS,
+    ),
+    ([f for f in RIGHT if "x" in RIGHT[f] and f not in LAWS], "x", ARRAYS),
+    ([jconv.conv, jconv.conv_transpose, matrix.conv_matrix], "kernel", ARRAYS),
+    ([jconv.conv_transpose, jconv.max_unpool], "y", ARRAYS),
+    ([jconv.kernel_gradient], "y_bar", ARRAYS),
+    ([jconv.fold], "patches", ARRAYS),
+    ([jconv.max_unpool], "indices", ARRAYS),
+    ([matrix.toeplitz], "column", ARRAYS),
+    ([matrix.toeplitz], "row", ARRAYS[1:]),
+    (REAL, "x", [(X * 1j, TypeError, "be an array of real numbers; got dtype('complex64')")]),
+    (
+        [jconv.conv, jconv.conv_transpose, matrix.conv_matrix],
+        "kernel",
+        [
+            (KERNEL[0, 0], ValueError, "have shape [*taps, in // groups, out] .*; got shape (4, 6)"),
+            (KERNEL[:0], ValueError, "have no empty axis; got shape (0, 2, 4, 6)"),
+        ],
+    ),
+    (
+        [jconv.conv, jconv.unfold, *POOLS, jconv.drop],
+        "x",
+        [(X[0, 0], ValueError, "have 2 spatial axes and a channel axis; got shape (5, 4)")],
+    ),
+    ([jconv.conv, matrix.conv_matrix], "groups", [(4, ValueError, "divide the .*; got groups=4.*")]),
+    ([jconv.conv_transpose, jconv.max_unpool, matrix.conv_matrix], "size", INTS[:1]),
+    (
+        [jconv.fold],
+        "size",
+        [
+            (0, ValueError, "be at least 1; got 0"),
+            ((), ValueError, "hold one int for each of one or more spatial axes; got ()"),
+            ("6", TypeError, "be an int; got '6' of type str"),
+            ((2, 5), ValueError, "hold at least one window on every .*; got size 2 .* for 3 taps.*"),
+        ],
+    ),
+    ([*ADAPTIVE, jconv.fractional_max_pool], "output_size", [*INTS[:3], *INTS[5:], *NOT_NONE]),
+    ([jconv.blur_pool, jconv.drop], "stride", [*INTS[:3], *INTS[5:]]),
+    ([jconv.drop], "offset", [*INTS[3:], (-1, ValueError, "be at least 0; got -1")]),
+    ([jconv.drop], "offset", [(5, ValueError, "be less than size 5 on spatial axis 1; got 5")]),
+    ([jconv.blur_pool], "taps", [*INTS[:2], *INTS[5:6], *INTS[7:9], *NOT_NONE]),
+    ([jconv.pad], "mode", MODES),
+    ([jconv.pad], "value", SCALARS),
+    (
+        [jconv.pad],
+        "padding",
+        [
+            *PADDINGS[7:8],
+            *PADDINGS[9:10][:0],
+            ("same", TypeError, "hold one (low, high) pair per spatial axis; got 'same' of .*"),
+            (1, TypeError, "hold one (low, high) pair per spatial axis; got 1 of type int"),
+            ((1, 2), TypeError, "hold one (low, high) pair per spatial axis; got (1, 2) of .*"),
+            ((), ValueError, "hold a pair for each of one or more spatial axes; got ()"),
+            (((0, -9), (0, 0)), ValueError, "crop no more than there is; got (0, -9) for size 6.*"),
+        ],
+    ),
+    ([jconv.avg_pool], "count_include_pad", FLAGS),
+    (
+        [jconv.avg_pool],
+        "divisor",
+        [
+            (0, ValueError, "not be 0; got 0"),
+            ("4", TypeError, "be a number or None; got '4' of type str"),
+            (True, TypeError, "be a number or None; got True of type bool"),
+        ],
+    ),
+    ([jconv.logsumexp_pool], "temperature", SCALARS),
+    (
+        [jconv.logsumexp_pool],
+        "temperature",
+        [(t, ValueError, f"be positive; got {t}") for t in (0, -1.0, np.float32(-2))],
+    ),
+    (
+        [jconv.lp_pool],
+        "p",
+        [
+            (0.5, ValueError, "be at least 1; got 0.5"),
+            (float("nan"), ValueError, "be at least 1; got nan"),
+            ("2", TypeError, "be a number; got '2' of type str"),
+            (None, TypeError, "be a number; got None of type NoneType"),
+        ],
+    ),
+    (
+        [jconv.max_unpool],
+        "indices",
+        [
+            (X, TypeError, "be an array of integers; got dtype('float32') .*"),
+            (INDICES[0], ValueError, "have the shape (2, 6, 5, 4) of y; got shape (6, 5, 4)"),
+        ],
+    ),
+    (
+        [jconv.fractional_max_pool],
+        "key",
+        [
+            (0, TypeError, "be a JAX key; got 0 of type int"),
+            (X, TypeError, "be a JAX key; got array(.*) of type ndarray"),
+            (jax.random.split(jax.random.key(0)), ValueError, "be one JAX key; got .*shape (2,)"),
+        ],
+    ),
+    (
+        [jconv.fractional_max_pool],
+        "output_size",
+        [((3, 5), ValueError, "be at most size - window + 1 = 4 on spatial axis 1; got 5")],
+    ),
+    ([jconv.fractional_max_pool], "window", [(7, ValueError, "be at most size 6 on .*; got 7")]),
+    ([matrix.toeplitz], "column", [(X, ValueError, "be a vector; got shape (2, 6, 5, 4)")]),
+    ([matrix.toeplitz], "row", [(X, ValueError, "be a vector; got shape (2, 6, 5, 4)")]),
+    (
+        [matrix.conv_matrix],
+        "padding_value",
+        [(1, ValueError, "be 0 for the map to be linear; got 1")],
+    ),
+    (LAWS, "key", [(-1, ValueError, "not be negative; got -1"), (0.5, TypeError, "be an .*0.5")]),
+    (LAWS[:2], "draws", [*COUNTS, (None, TypeError, "be an integer; got None")]),
+    (LAWS[1:2], "order", [*COUNTS, (None, TypeError, "be an integer; got None")]),
+    (LAWS, "terms", COUNTS),
+    (LAWS, "rtol", LIMITS),
+    (LAWS, "atol", [*LIMITS, (None, TypeError, "be a number; got None")]),
+    (LAWS[1:], "args", [(X, TypeError, "be a tuple; got ndarray")]),
+    (LAWS[:1], "f", CALLABLES),
+    (LAWS[:1], "f_adjoint", CALLABLES),
+    (LAWS[1:2], "f_custom", CALLABLES),
+    (LAWS[1:2], "f_plain", CALLABLES),
+    (LAWS[:1], "x", [(3, TypeError, "hold floating or complex arrays; got 3")]),
+    (LAWS[:1], "y", [((), ValueError, "hold at least one entry; got ()")]),
+]
+
+# Arguments that are wrong together: (function, arguments, error, message).
+TOGETHER = [
+    (jconv.conv, {"kernel": KERNEL[:, :, :3]}, "`kernel` must have in // groups input channels; .*"),
+    (jconv.conv, {"padding": -2}, "`x` must hold at least one window .*; got size 6 .*(-2, -2).*"),
+    (jconv.conv, {"dilation": 3}, "`x` must hold .*; got size 6 .* dilation 3 on spatial axis 0"),
+    (jconv.unfold, {"taps": 7}, "`x` must hold .*; got size 6 .* 7 taps .*"),
+    *((pool, {"window": 7}, "`x` must hold .*; got size 6 .* 7 taps .*") for pool in POOLS),
+    (jconv.unfold, {"x": X[0, 0], "taps": 2}, "`taps` must hold one .*; got 2 for an array of 2 axes"),
+    (jconv.conv_transpose, {"size": (9, 5)}, "`y` must have shape (2, 7, 4, 6); got shape .*"),
+    (jconv.conv_transpose, {"size": (2, 5)}, "`size` must hold at least one window .*; got size 2.*"),
+    (jconv.conv_transpose, {"y": Y[:, :0]}, "`y` must have no empty spatial axis; got shape .*"),
+    (jconv.conv_transpose, {"y": Y[..., :5]}, "`y` must have shape (2, 4, 4, 6); got shape .*5)"),
+    (
+        jconv.conv_transpose, {"input_dilation": 2},
+        "`y` must have a size that the options can give; got size 4 on spatial axis 0",
+    ),
+    (jconv.kernel_gradient, {"taps": (2, 2)}, "`y_bar` must have shape (2, 5, 4, 6); got shape .*"),
+    (jconv.kernel_gradient, {"groups": 4}, "`groups` must divide the output channels; got .*=4.*=6"),
+    (jconv.kernel_gradient, {"x": X[..., :0]}, "`x` must have one or more channels; got shape .*"),
+    (jconv.kernel_gradient, {"y_bar": Y[..., :0]}, "`y_bar` must have one or more channels; got .*"),
+    (jconv.fold, {"stride": 2}, "`patches` must have spatial size (2, 2); got shape .*"),
+    (jconv.fold, {"size": (6, 5, 4)}, "`patches` must have shape .* 3 spatial axes; got shape .*"),
+    (jconv.pad, {"x": X[:, :0], "mode": "edge"}, "`x` must have entries to pad from .*; got size .*"),
+    (jconv.drop, {"x": X[:, :0]}, "`x` must have no empty spatial axis; got shape .*"),
+    *((pool, {"x": X[:, :0]}, "`x` must have entries on .*; got shape .*") for pool in ADAPTIVE),
+    (
+        jconv.conv, {"x": X.astype(int), "kernel": KERNEL.astype(int), "method": "fourier"},
+        "`method` must serve this convolution, and 'fourier' .*; got 'fourier'",
+    ),
+    (
+        jconv.conv, {"method": "kn2row", "stride": 2},
+        "`method` must serve this convolution, and 'kn2row' serves only stride, .*; got 'kn2row'",
+    ),
+    (
+        jconv.pad, {"x": INDICES.astype("uint8"), "value": -1},
+        "`value` must be a number that uint8 can hold; got -1",
+    ),
+    (matrix.index_pattern, {"size": (2, 5)}, "`size` must hold at least one window .*; got size 2 .*"),
+    (matrix.conv_matrix, {"size": (2, 5)}, "`size` must hold at least one window .*; got size 2 .*"),
+]  # fmt: skip
+
+
+def literal(message):
+    """`message` as a pattern in which only `.*` is special."""
+    return ".*".join(map(re.escape, message.split(".*")))
+
+
+ROWS = [
+    pytest.param(
+        function, {name: value}, error, f"`{name}` must {message}",
+        id=f"{function.__name__}-{name}-{i}",
+    )
+    for function_names, name, values in TABLE
+    for function in function_names
+    for i, (value, error, message) in enumerate(values)
+] + [
+    pytest.param(function, changes, ValueError, message, id=f"{function.__name__}-{'-'.join(changes)}")
+    for function, changes, message in TOGETHER
+]  # fmt: skip
+
+
+def test_every_public_function_is_here():
+    named = [*(getattr(jconv, name) for name in jconv.__all__), *map(testing.__dict__.get, testing.__all__)]
+    assert set(named) <= set(RIGHT)
+    refused = {row.values[0] for row in ROWS}
+    assert refused == set(RIGHT)
+
+
+@pytest.mark.parametrize("function", set(RIGHT) - set(LAWS), ids=lambda f: f.__name__)
+def test_what_the_table_departs_from_is_right(function):
+    jax.eval_shape(lambda: function(**RIGHT[function]))
+
+
+@pytest.mark.parametrize(("function", "changes", "error", "message"), ROWS)
+def test_refused(function, changes, error, message):
+    arguments = RIGHT[function] | changes
+    pattern = f"(?s)^{literal(message)}"
+    with pytest.raises(error, match=pattern):
+        function(**arguments)
+    with pytest.raises(error, match=pattern):  # nothing is computed while JAX traces
+        jax.eval_shape(lambda: function(**arguments))
