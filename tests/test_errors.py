@@ -21,7 +21,6 @@ KERNEL = dense((3, 2, 4, 6), "float32", 1)
 Y = dense((2, 4, 4, 6), "float32", 2)
 PATCHES = dense((2, 4, 4, 3, 2, 4), "float32", 3)
 INDICES = np.zeros(X.shape, np.int32)
-KEY = 0  # of the random numbers of the laws
 
 # Every public function, and arguments that it takes.
 POOL = {"x": X, "window": (2, 2)}
@@ -70,27 +69,28 @@ REAL = [
     jconv.adaptive_max_pool, jconv.fractional_max_pool,
 ]  # fmt: skip
 
-INTS = [
-    (0, ValueError, "be at least 1; got 0"),
-    (-1, ValueError, "be at least 1; got -1"),
-    ((1, 0), ValueError, "be at least 1; got 0"),
-    ((1, 1, 1), ValueError, "hold one int for each of the 2 spatial axes; got (1, 1, 1)"),
-    ((), ValueError, "hold one int for each of the 2 spatial axes; got ()"),
+SMALL = [(0, ValueError, "be at least 1; got 0"), (-1, ValueError, "be at least 1; got -1")]
+NO_INTS = [
     (1.0, TypeError, "be an int; got 1.0 of type float"),
-    ((1, 1.0), TypeError, "be an int; got 1.0 of type float"),
+    (np.float32(1), TypeError, "be an int; got np.float32(1.0) of type float32"),
     (True, TypeError, "be an int; got True of type bool"),
     ("1", TypeError, "be an int; got '1' of type str"),
     ({1, 2}, TypeError, "be an int; got {1, 2} of type set"),
+]
+NONE = [(None, TypeError, "be an int; got None of type NoneType")]
+ENTRIES = [
+    ((1, -1), ValueError, "be at least .*; got -1"),
+    ((1, 1.0), TypeError, "be an int; got 1.0 of type float"),
     (((1, 1), (1, 1)), TypeError, "be an int; got (1, 1) of type tuple"),
-    (np.float32(1), TypeError, "be an int; got np.float32(1.0) of type float32"),
 ]
-NOT_NONE = [(None, TypeError, "be an int; got None of type NoneType")]
-# For what also tells the rank.
-TAPS = [
-    *(row for row in INTS if "each of the 2" not in row[2]),
-    ((), ValueError, "hold one int for each of one or more spatial axes; got ()"),
-    *NOT_NONE,
+LENGTHS = [
+    ((1, 1, 1), ValueError, "hold one int for each of the 2 spatial axes; got (1, 1, 1)"),
+    ((), ValueError, "hold one int for each of the 2 spatial axes; got ()"),
 ]
+EMPTY = [((), ValueError, "hold one int for each of one or more spatial axes; got ()")]
+INTS = [*SMALL, *NO_INTS, *ENTRIES, *LENGTHS]
+TAPS = [*SMALL, *NO_INTS, *NONE, *ENTRIES, *EMPTY]  # where they tell the rank
+TRIPLES = [(((1, 1, 1), (1, 1)), ValueError, "hold (low, high) pairs; got (1, 1, 1)")]
 PADDINGS = [
     ("some", ValueError, "be one of ('valid', 'same', .*'causal') or hold ints; got 'some'"),
     ("", ValueError, "be one of .* or hold ints; got ''"),
@@ -99,10 +99,10 @@ PADDINGS = [
     (True, TypeError, "be one of .* or hold ints; got True of type bool"),
     ((1,), ValueError, "hold one int or (low, high) pair for each of the 2 spatial axes; got (1,)"),
     ((1, 1, 1), ValueError, "hold one int or (low, high) pair for each of the 2 .*; got (1, 1, 1)"),
-    (((1, 1, 1), (1, 1)), ValueError, "hold (low, high) pairs; got (1, 1, 1)"),
     ((1, 0.5), TypeError, "be an int; got 0.5 of type float"),
     ((("a", 1), 1), TypeError, "be an int; got 'a' of type str"),
     (("same", "same"), TypeError, "be an int; got 'same' of type str"),
+    *TRIPLES,
 ]
 MODES = [
     ("zeros", ValueError, "be one of ('constant', .*'wrap'); got 'zeros'"),
@@ -172,9 +172,9 @@ CALLABLES = [(1, TypeError, "be callable; got 1")]
 # (functions, argument, [(value, error, "must; got"), ...])
 TABLE = [
     (SLIDING, "stride", INTS),
-    ([*WINDOWED, matrix.index_pattern, jconv.blur_pool], "stride", NOT_NONE),
-    (SLIDING, "dilation", [*INTS, *NOT_NONE]),
-    (WINDOWED, "input_dilation", [*INTS, *NOT_NONE]),
+    ([*WINDOWED, matrix.index_pattern], "stride", NONE),
+    (SLIDING, "dilation", [*INTS, *NONE]),
+    (WINDOWED, "input_dilation", [*INTS, *NONE]),
     ([*SLIDING, jconv.blur_pool], "padding", PADDINGS),
     (WINDOWED, "padding_mode", MODES),
     ([*FACES, jconv.unfold, matrix.conv_matrix], "padding_value", SCALARS),
@@ -215,30 +215,40 @@ TABLE = [
         [(X[0, 0], ValueError, "have 2 spatial axes and a channel axis; got shape (5, 4)")],
     ),
     ([jconv.conv, matrix.conv_matrix], "groups", [(4, ValueError, "divide the .*; got groups=4.*")]),
-    ([jconv.conv_transpose, jconv.max_unpool, matrix.conv_matrix], "size", INTS[:1]),
+    ([jconv.conv_transpose, jconv.max_unpool, matrix.conv_matrix], "size", [*SMALL, *NO_INTS, *ENTRIES]),
+    ([jconv.conv_transpose, matrix.conv_matrix], "size", LENGTHS),
     (
         [jconv.fold],
         "size",
         [
-            (0, ValueError, "be at least 1; got 0"),
-            ((), ValueError, "hold one int for each of one or more spatial axes; got ()"),
-            ("6", TypeError, "be an int; got '6' of type str"),
+            *TAPS,
             ((2, 5), ValueError, "hold at least one window on every .*; got size 2 .* for 3 taps.*"),
         ],
     ),
-    ([*ADAPTIVE, jconv.fractional_max_pool], "output_size", [*INTS[:3], *INTS[5:], *NOT_NONE]),
-    ([jconv.blur_pool, jconv.drop], "stride", [*INTS[:3], *INTS[5:]]),
-    ([jconv.drop], "offset", [*INTS[3:], (-1, ValueError, "be at least 0; got -1")]),
-    ([jconv.drop], "offset", [(5, ValueError, "be less than size 5 on spatial axis 1; got 5")]),
-    ([jconv.blur_pool], "taps", [*INTS[:2], *INTS[5:6], *INTS[7:9], *NOT_NONE]),
+    (ADAPTIVE, "output_size", TAPS),
+    ([jconv.fractional_max_pool], "output_size", [*INTS, *NONE]),
+    ([jconv.blur_pool], "stride", [*INTS, *NONE]),
+    ([jconv.drop], "stride", TAPS),
+    (
+        [jconv.drop],
+        "offset",
+        [
+            *NO_INTS,
+            *NONE,
+            *ENTRIES,
+            *LENGTHS,
+            (-1, ValueError, "be at least 0; got -1"),
+            (5, ValueError, "be less than size 5 on spatial axis 1; got 5"),
+        ],
+    ),
+    ([jconv.blur_pool], "taps", [*SMALL, *NO_INTS, *NONE]),
     ([jconv.pad], "mode", MODES),
     ([jconv.pad], "value", SCALARS),
     (
         [jconv.pad],
         "padding",
         [
-            *PADDINGS[7:8],
-            *PADDINGS[9:10][:0],
+            *TRIPLES,
             ("same", TypeError, "hold one (low, high) pair per spatial axis; got 'same' of .*"),
             (1, TypeError, "hold one (low, high) pair per spatial axis; got 1 of type int"),
             ((1, 2), TypeError, "hold one (low, high) pair per spatial axis; got (1, 2) of .*"),
@@ -365,32 +375,29 @@ def literal(message):
 
 
 ROWS = [
-    pytest.param(
-        function, {name: value}, error, f"`{name}` must {message}",
-        id=f"{function.__name__}-{name}-{i}",
-    )
-    for function_names, name, values in TABLE
-    for function in function_names
-    for i, (value, error, message) in enumerate(values)
-] + [
-    pytest.param(function, changes, ValueError, message, id=f"{function.__name__}-{'-'.join(changes)}")
-    for function, changes, message in TOGETHER
-]  # fmt: skip
+    (function, {name: value}, error, f"`{name}` must {message}")
+    for functions, name, values in TABLE
+    for function in functions
+    for value, error, message in values
+] + [(function, changes, ValueError, message) for function, changes, message in TOGETHER]
 
 
 def test_every_public_function_is_here():
-    named = [*(getattr(jconv, name) for name in jconv.__all__), *map(testing.__dict__.get, testing.__all__)]
-    assert set(named) <= set(RIGHT)
-    refused = {row.values[0] for row in ROWS}
-    assert refused == set(RIGHT)
+    for module in (jconv, testing):
+        assert {getattr(module, name) for name in module.__all__} <= set(RIGHT)
+    assert set(RIGHT) == {function for function, *_ in ROWS}
 
 
-@pytest.mark.parametrize("function", set(RIGHT) - set(LAWS), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [f for f in RIGHT if f not in LAWS])
 def test_what_the_table_departs_from_is_right(function):
     jax.eval_shape(lambda: function(**RIGHT[function]))
 
 
-@pytest.mark.parametrize(("function", "changes", "error", "message"), ROWS)
+@pytest.mark.parametrize(
+    ("function", "changes", "error", "message"),
+    ROWS,
+    ids=[f"{function.__name__}-{'-'.join(changes)}-{i}" for i, (function, changes, *_) in enumerate(ROWS)],
+)
 def test_refused(function, changes, error, message):
     arguments = RIGHT[function] | changes
     pattern = f"(?s)^{literal(message)}"
