@@ -1,8 +1,32 @@
-"""Convolution and pooling in pure functions of JAX."""
+"""Convolution and pooling in pure functions of JAX, with hand-derived derivatives.
 
+A convolution of `x` `[*batch, *size, in]` by a kernel `[*taps, in // groups, out]` is
+
+    y[o] = sum_t x[stride*o + dilation*t - low] . kernel[t]                     `conv`
+
+where `o`, `t` and the rest have one entry a spatial axis, of which there are as many as the kernel
+has taps axes, and `.` contracts channels. It is linear in `x` and in `kernel`. So it is one trilinear
+form with three faces,
+
+    <conv(x, kernel), y> == <x, conv_transpose(y, kernel)> == <kernel, kernel_gradient(x, y)>
+
+and the derivative of each face is the other two: backpropagation transposes a Toeplitz matrix, and
+the transpose is again a convolution, with the kernel flipped; the kernel's update correlates the
+input with the incoming gradient. `jconv.matrix` writes these matrices out, `jconv.testing` checks
+the laws for rules of yours, and `plan` says how each face of a convolution would be computed.
+
+Words: a *tap* is one position of a kernel; `y_bar` is the cotangent of `y`; `"valid"`, `"same"`,
+`"same_lower"`, `"full"` and `"causal"` are amounts of padding; a `padding_mode` says what lies
+outside; a `method` says how, never what. Pooling speaks of windows: `max_pool`, `avg_pool` and the
+rest take the same `stride`, `padding` and `dilation`.
+"""
+
+from jconv import matrix as matrix
+from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool
 from jconv.conv import conv, conv_transpose, kernel_gradient
 from jconv.padding import pad
+from jconv.plan import plan
 from jconv.pool import (
     avg_pool,
     blur_pool,
@@ -34,6 +58,7 @@ __all__ = [
     "max_unpool",
     "min_pool",
     "pad",
+    "plan",
     "prod_pool",
     "sum_pool",
     "unfold",

@@ -18,6 +18,7 @@ from jconv import adjoint, folds, geometry
 from jconv.extremes import extremes, winners
 from jconv.geometry import Ints, Window
 from jconv.operands import array, inexact, wide
+from jconv.stages import laid
 
 
 def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
@@ -47,13 +48,13 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
     for axis, b in enumerate(bins):
         if not b.whole:
             y = jnp.where(
-                _laid(b.counted.ravel(), axis, len(bins), y.ndim), y, jnp.zeros((), y.dtype)
+                laid(b.counted.ravel(), axis, len(bins), y.ndim), y, jnp.zeros((), y.dtype)
             )
     y = folds.folded(folds.SUM, y, [b.window for b in bins])
     for axis, b in enumerate(bins):
         counts = b.counted.sum(1)
         counts = counts[:1] if (counts == counts[0]).all() else counts
-        y = y / jnp.asarray(_laid(counts, axis, len(bins), y.ndim), y.dtype)
+        y = y / jnp.asarray(laid(counts, axis, len(bins), y.ndim), y.dtype)
     return y.astype(x.dtype)
 
 
@@ -222,7 +223,7 @@ def _untake(static, y: Array) -> Array:
     zero = jnp.zeros((), y.dtype)
     parts = [
         jnp.where(
-            _laid(places >= 0, axis, y.ndim - 1, y.ndim),
+            laid(places >= 0, axis, y.ndim - 1, y.ndim),
             jnp.take(y, np.maximum(places, 0), axis, mode="clip"),
             zero,
         )
@@ -241,19 +242,12 @@ def _places_of(bins: Bins) -> np.ndarray:
     return np.where(repeat < np.diff(start), place, -1)
 
 
-def _laid(values, axis: int, rank: int, ndim: int):
-    """`values` along one spatial axis of an array of `ndim` axes."""
-    shape = [1] * ndim
-    shape[ndim - 1 - rank + axis] = len(values)
-    return values.reshape(shape)
-
-
 def _places(at: Sequence[ArrayLike], x: Array) -> Array:
     """The row-major number in `x` of every position of the windows side by side."""
     rank = len(at)
     size = x.shape[-rank - 1 : -1]
     places = jnp.zeros((1,) * x.ndim, jnp.int32)
     for axis, positions in enumerate(at):
-        along = _laid(jnp.asarray(positions, jnp.int32).ravel(), axis, rank, x.ndim)
+        along = laid(jnp.asarray(positions, jnp.int32).ravel(), axis, rank, x.ndim)
         places = places * np.int32(size[axis]) + along
     return places

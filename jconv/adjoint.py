@@ -1,8 +1,8 @@
 """How a hand-derived rule is attached to a function: the one place that names `jax.custom_vjp`.
 
-The backward pass of a rule calls the *plain* adjoint, not another ruled function. So forward mode over the
-rule (a Hessian-vector product) works, and a second reverse pass differentiates the hand-derived adjoint,
-which is again made of slices, sums and products that JAX differentiates well.
+The backward pass of a rule calls the *plain* adjoint, not another ruled function. So forward mode
+over the rule (a Hessian-vector product) works, and a second reverse pass differentiates the
+hand-derived adjoint, which is again made of slices, sums and products that JAX differentiates well.
 """
 
 from collections.abc import Callable
@@ -55,13 +55,16 @@ def linear(plain: Callable, adjoint: Callable, static: Any, a: Array):
     return ruled(a)
 
 
-def selection(choose: Callable, gather: Callable, scatter: Callable, static: Any, a: Array, reverse=True):
+def selection(
+    choose: Callable, gather: Callable, scatter: Callable, static: Any, a: Array, reverse=True
+):
     """`choose(static, a) -> (values, winners)`: entries of `a`, and integers that say which.
 
     values == gather(static, winners, a);  <values, c> == <a, scatter(static, winners, c)>
 
-    A small change of `a` changes no winner. So forward mode gathers the tangent at the winners, and the rule,
-    left out where `reverse` is False, scatters the cotangent there; neither differentiates the choice.
+    A small change of `a` changes no winner. So forward mode gathers the tangent at the winners, and
+    the rule, left out where `reverse` is False, scatters the cotangent there; neither
+    differentiates the choice.
     """
 
     @jax.custom_jvp
@@ -119,7 +122,8 @@ def pointwise(plain: Callable, adjoint: Callable, static: Any, a: Array):
 def _cotangent(c: Array, primal: Array) -> Array:
     """`c` as a cotangent of `primal`: its dtype, and summed over the mesh axes it alone varies on.
 
-    Inside `shard_map`, a primal that every device shares gets one cotangent, the sum over the devices.
+    Inside `shard_map`, a primal that every device shares gets one cotangent, the sum over the
+    devices.
     """
     surplus = _varying(c) - _varying(primal)
     if surplus:

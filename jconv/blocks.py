@@ -1,7 +1,7 @@
 """Work in blocks whose scratch fits the cache.
 
-A block is a few whole images, or a few rows (positions of the first spatial axis) of one image. What makes
-large scratch slow is less the cache than that fresh pages must be mapped at every call.
+A block is a few whole images, or a few rows (positions of the first spatial axis) of one image.
+What makes large scratch slow is less the cache than that fresh pages must be mapped at every call.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,8 @@ from jax import Array, lax
 from jconv.geometry import Window
 from jconv.padding import cut, embed
 
-# Of 1 to 64 MB measured on `experiments.compare_layers`, 4 to 8 MB of scratch a block was the fastest.
+# Of 1 to 64 MB measured on `experiments.compare_layers`, 4 to 8 MB of scratch a block was the
+# fastest.
 BLOCK_BYTES = 6 * 2**20
 
 
@@ -36,7 +37,7 @@ class Blocks(NamedTuple):
         return self.row_blocks * self.rows
 
     def cut(self, a: Array, step: Array | int, stride: int, size: int) -> Array:
-        """Block `step` of `a` `[n, rows', ...]`: `size` entries of axis 1, from its row times `stride` on."""
+        """Block `step` of `a`: `size` entries of axis 1, from `stride` times its first row on."""
         image, row = step // self.row_blocks * self.images, step % self.row_blocks * self.rows
         starts = (image, row * stride, *(0,) * (a.ndim - 2))
         return cut(a, starts, (self.images, size, *a.shape[2:]))
@@ -69,7 +70,7 @@ def split(n: int, rows: int, row_bytes: int, budget: int = BLOCK_BYTES) -> Block
 
 
 def map_blocks(blocks: Blocks, f: Callable[[Array | int], Array], rows: int) -> Array:
-    """`f(step)` `[images, rows of the block, ...]` for every step, put together as `[n, rows, ...]`."""
+    """Every `f(step)`, `[images, block rows, ...]`, put together as `[n, rows, ...]`."""
     if blocks.steps == 1:
         return f(0)[:, :rows]
     parts = lax.map(f, jnp.arange(blocks.steps))

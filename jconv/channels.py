@@ -1,4 +1,5 @@
-"""The channel part of every face: products over the channels of each group, and what they add up in.
+"""The channel part of every face: products over the channels of each group, and what they add up
+in.
 
     mix        x[..., in],  k[in // groups, out]  ->  y[..., out]
     mix_input  y[..., out], k[in // groups, out]  ->  x[..., in]
@@ -57,7 +58,7 @@ def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
 
 
 def swap_channels(k: Array, groups: int) -> Array:
-    """The kernel seen from its other side: `[*taps, in // groups, out]` to `[*taps, out // groups, in]`."""
+    """The kernel transposed: `[*taps, in // groups, out]` to `[*taps, out // groups, in]`."""
     *taps, inputs, out = k.shape
     grouped = k.reshape(*taps, inputs, groups, out // groups)
     return jnp.swapaxes(grouped, -1, -3).reshape(*taps, out // groups, groups * inputs)

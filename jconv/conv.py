@@ -2,14 +2,14 @@
 
     <conv(x, kernel), y> == <x, conv_transpose(y, kernel)> == <kernel, kernel_gradient(x, y)>
 
-Each public function resolves its options to a static `Spec`, lets padding vanish by composition where zeros
-outside do not say it, merges the batch axes, and calls its face; each face has the other two as its rule.
+Each public function resolves its options to a static `Spec`, lets padding vanish by composition
+where zeros outside do not say it, merges the batch axes, and calls its face; each face has the
+other two as its rule.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import adjoint, geometry
+from jconv.call import Call, check
 from jconv.faces import evaluate
-from jconv.geometry import Ints, Padding, Spec, Window
-from jconv.methods import METHODS
+from jconv.geometry import Ints, Padding
 from jconv.operands import array, scalar
-from jconv.padding import padded, unpadded
 
 
 def conv(
@@ -43,16 +42,18 @@ def conv(
 ) -> Array:
     """Convolution of any rank.
 
-    `y[o] = sum_t x[stride*o + dilation*t - low] . kernel[t]`, where `.` contracts the input channels of a
-    group, and `x` outside its size is what `padding_mode` says.
+    `y[o] = sum_t x[stride*o + dilation*t - low] . kernel[t]`, where `.` contracts the input
+    channels of a group, and `x` outside its size is what `padding_mode` says.
 
     Args:
       x: `[*batch, *size, in]`; no, one or many batch axes.
       kernel: `[*taps, in // groups, out]`; its rank less 2 is the number of spatial axes.
       stride, dilation: int, or one int per spatial axis.
-      padding: `"valid"` (none), `"same"` (`ceil(size / stride)` outputs; an odd amount goes to the high end),
-        `"same_lower"` (to the low end), `"full"` (every partial overlap), `"causal"` (low end only); or an
-        int, one int per axis, or one `(low, high)` pair per axis. Negative amounts crop.
+      padding: `"valid"` (none), `"same"` (`ceil(size / stride)` outputs; an odd amount goes to the
+      high end),
+        `"same_lower"` (to the low end), `"full"` (every partial overlap), `"causal"` (low end
+        only); or an int, one int per axis, or one `(low, high)` pair per axis. Negative amounts
+        crop.
       padding_mode: `"constant"`, `"reflect"`, `"symmetric"`, `"edge"` or `"wrap"`, as in `pad`.
       padding_value: what `"constant"` puts outside.
       input_dilation: `input_dilation - 1` zeros go between the entries of `x`, before any padding.
@@ -60,12 +61,14 @@ def conv(
       flip: False is cross-correlation, True is convolution proper (taps reversed).
       method: `"auto"`, or a key of `jconv.methods.METHODS`. How, never what.
       precision: as in `jax.lax.dot_general`.
-      preferred_element_type: dtype of sums and result; default the common dtype of `x` and `kernel`.
+      preferred_element_type: dtype of sums and result; default the common dtype of `x` and
+      `kernel`.
       custom_vjp: False lets JAX differentiate the same computation, which also gives `jax.jvp` and
         `jax.linear_transpose`.
 
     Returns:
-      `[*batch, *out, out_channels]`, `out = (low + size + high - dilation*(taps - 1) - 1) // stride + 1`.
+      `[*batch, *out, out_channels]`,
+      `out = (low + size + high - dilation*(taps - 1) - 1) // stride + 1`.
 
     Raises:
       ValueError: a wrong value, TypeError: a wrong type, before anything is computed.
@@ -76,9 +79,11 @@ def conv(
     Array([-2, -2], dtype=int32)
     """
     x, kernel = _numbers(x=x, kernel=kernel)
-    call = _call(
-        "x", x.shape, kernel.shape, stride, padding, padding_mode, padding_value, dilation,
-        input_dilation, groups, flip, method, precision, preferred_element_type, custom_vjp, x.dtype,
+    call = check(
+        x.shape, kernel.shape, x.dtype, stride=stride, padding=padding, padding_mode=padding_mode,
+        padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
+        groups=groups, flip=flip, method=method, precision=precision,
+        preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     xp = _merge(call.pad(x), call.rank)
     y = _apply(call, "forward", xp, kernel)
@@ -105,14 +110,17 @@ def conv_transpose(
 ) -> Array:
     """The adjoint of `conv` in `x`, with the same arguments: transposed convolution.
 
-    `<conv(x, kernel), y> == <x, conv_transpose(y, kernel, size=size of x)>`, bilinear also for complex numbers
-    (no conjugate), so `x[i] = sum_(o, t) y[o] . kernel[t]` over `stride*o + dilation*t - low == i`. With a
-    `padding_value`, `conv` is affine in `x`, and this is the adjoint of its linear part, whatever the value.
+    `<conv(x, kernel), y> == <x, conv_transpose(y, kernel, size=size of x)>`, bilinear also for
+    complex numbers (no conjugate), so `x[i] = sum_(o, t) y[o] . kernel[t]` over
+    `stride*o + dilation*t - low == i`. With a `padding_value`, `conv` is affine in `x`, and this is
+    the adjoint of its linear part, whatever the value.
 
     Args:
       y: `[*batch, *out, out_channels]`.
-      kernel: `[*taps, in // groups, out_channels]`, the kernel of the convolution that is transposed.
-      size: spatial size of the result, an int or one per axis: which of the sizes that a stride leaves open.
+      kernel: `[*taps, in // groups, out_channels]`, the kernel of the convolution that is
+      transposed.
+      size: spatial size of the result, an int or one per axis: which of the sizes that a stride
+      leaves open.
         Default the smallest.
       others: as in `conv`.
 
@@ -141,9 +149,12 @@ def conv_transpose(
     batch = y.shape[: y.ndim - rank - 1]
     channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
     scalar("padding_value", padding_value, y.dtype)
-    call = _call(
-        "size", (*batch, *size, channels), kernel.shape, stride, padding, padding_mode, 0, dilation,
-        input_dilation, groups, flip, method, precision, preferred_element_type, custom_vjp, y.dtype,
+    call = check(
+        (*batch, *size, channels), kernel.shape, y.dtype, sized="size",
+        stride=stride, padding=padding, padding_mode=padding_mode,
+        padding_value=0, dilation=dilation, input_dilation=input_dilation,
+        groups=groups, flip=flip, method=method, precision=precision,
+        preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     call.require_y("y", y.shape, kernel.shape[-1])
     x = _apply(call, "input_adjoint", _merge(y, rank), kernel)
@@ -171,7 +182,8 @@ def kernel_gradient(
     """The adjoint of `conv` in `kernel`: the input correlated with the incoming gradient.
 
     `<conv(x, kernel), y_bar> == <kernel, kernel_gradient(x, y_bar, taps)>`, so
-    `kernel[t] = sum_(batch, o) x[stride*o + dilation*t - low] y_bar[o]`, an outer product over the channels.
+    `kernel[t] = sum_(batch, o) x[stride*o + dilation*t - low] y_bar[o]`, an outer product over the
+    channels.
 
     Args:
       x: `[*batch, *size, in]`.
@@ -198,166 +210,15 @@ def kernel_gradient(
         if a.shape[-1] < 1:
             raise geometry.wrong(name, "have one or more channels", f"shape {a.shape}")
     count = geometry.channel_groups(groups, inputs, outputs)
-    call = _call(
-        "x", x.shape, (*taps, inputs // count, outputs), stride, padding, padding_mode,
-        padding_value, dilation, input_dilation, groups, flip, method, precision,
-        preferred_element_type, custom_vjp, x.dtype,
+    call = check(
+        x.shape, (*taps, inputs // count, outputs), x.dtype,
+        stride=stride, padding=padding, padding_mode=padding_mode,
+        padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
+        groups=groups, flip=flip, method=method, precision=precision,
+        preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     call.require_y("y_bar", y_bar.shape, outputs)
     return _apply(call, "kernel_adjoint", _merge(call.pad(x), call.rank), _merge(y_bar, call.rank))
-
-
-# ---------------------------------------------------------------- one checked call
-
-
-class _Call(NamedTuple):
-    """A checked call: the batch axes, the windows over the unpadded input, and what the methods are given."""
-
-    batch: tuple[int, ...]
-    windows: tuple[Window, ...]
-    mode: str
-    value: ArrayLike
-    spec: Spec
-    method: str
-    custom_vjp: bool
-
-    @property
-    def rank(self) -> int:
-        return len(self.windows)
-
-    @property
-    def pads_outside(self) -> bool:
-        """Whether padding is an operation of its own, because not zeros stand outside."""
-        return self.spec.windows != self.windows
-
-    def pad(self, x: Array) -> Array:
-        if not self.pads_outside:
-            return x
-        return padded(x, self.windows, self.mode, self.value, self.custom_vjp)
-
-    def unpad(self, x: Array) -> Array:
-        if not self.pads_outside:
-            return x
-        return unpadded(x, self.windows, self.mode, self.custom_vjp)
-
-    def require_y(self, name: str, shape: tuple[int, ...], channels: int) -> None:
-        expected = (*self.batch, *self.spec.out, channels)
-        if shape != expected:
-            raise geometry.wrong(name, f"have shape {expected}", f"shape {shape}")
-
-
-def _call(
-    sized, x_shape, kernel_shape, stride, padding, mode, value, dilation, input_dilation, groups,
-    flip, method, precision, preferred, custom_vjp, dtype,
-) -> _Call:  # fmt: skip
-    """Checks every option of a convolution of these shapes; `sized` names what gave the size."""
-    rank = geometry.kernel_rank(kernel_shape)
-    size, channels = geometry.split_shape("x", x_shape, rank)
-    count = geometry.channel_groups(groups, channels, kernel_shape[-1])
-    if kernel_shape[-2] * count != channels:
-        raise geometry.wrong(
-            "kernel", "have in // groups input channels",
-            f"kernel shape {tuple(kernel_shape)}, groups={count}, x with {channels} channels",
-        )  # fmt: skip
-    made = geometry.windows(
-        size,
-        kernel_shape[:rank],
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        input_dilation=input_dilation,
-    )
-    geometry.require_output(sized, made)
-    value = scalar("padding_value", value, dtype)
-    outside = geometry.padding_mode(mode) != "constant" or not _is_zero(value)
-    spec = Spec(
-        made,
-        count,
-        geometry.flag("flip", flip),
-        _precision(precision),
-        _preferred(preferred, dtype),
-    )
-    spec = spec.padded() if outside else spec
-    return _Call(
-        batch=tuple(x_shape[: len(x_shape) - rank - 1]),
-        windows=made,
-        mode=mode,
-        value=value,
-        spec=spec,
-        method=_method(method, spec, dtype),
-        custom_vjp=geometry.flag("custom_vjp", custom_vjp),
-    )
-
-
-def _is_zero(value: ArrayLike) -> bool:
-    return isinstance(value, int | float) and value == 0
-
-
-def _method(method: object, spec: Spec, dtype) -> str:
-    if not isinstance(method, str):
-        raise geometry.mistyped("method", "be a str", method)
-    names = ("auto", *METHODS)
-    if method not in names:
-        raise geometry.wrong("method", f"be one of {names}", repr(method))
-    served, only = _serving(spec, dtype).get(method, (True, ""))
-    if not served:
-        must = f"serve this convolution, and {method!r} serves only {only}"
-        raise geometry.wrong("method", must, repr(method))
-    return method
-
-
-def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
-    """Whether the methods that are not for all convolutions serve all three faces of this one."""
-    inexact = jnp.issubdtype(dtype, jnp.inexact)
-    unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
-    threes = len(spec.taps) <= 2 and all(w.taps == 3 and w.dilation == 1 for w in spec.windows)
-    return {
-        "fourier": (inexact, "floats and complex numbers, since it rounds"),
-        "lanes": (unit, "stride and input_dilation 1"),
-        "kn2row": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
-        "winograd": (
-            inexact and unit and threes and spec.groups == 1,
-            "floats, one or two axes of 3 taps, and stride, dilations and groups 1",
-        ),
-    }
-
-
-def _preferred(preferred: DTypeLike | None, dtype):
-    if preferred is None:
-        return None
-    try:
-        preferred = jnp.dtype(preferred)
-    except TypeError:
-        raise geometry.mistyped("preferred_element_type", "be a dtype", preferred) from None
-    kinds = (jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating)
-    same = any(jnp.issubdtype(dtype, k) and jnp.issubdtype(preferred, k) for k in kinds)
-    if not same or preferred.itemsize < dtype.itemsize:
-        raise geometry.wrong(
-            "preferred_element_type",
-            f"be of the kind of the operands' dtype {dtype}, and no narrower", preferred,
-        )  # fmt: skip
-    return preferred
-
-
-def _precision(precision: Any) -> Any:
-    if precision is None or isinstance(precision, lax.DotAlgorithm | lax.DotAlgorithmPreset):
-        return precision
-    sides = geometry.entries_of(precision)
-    if sides is None:
-        return _side_precision(precision)
-    if len(sides) != 2:
-        raise geometry.wrong("precision", "be one, or a pair", precision)
-    return tuple(map(_side_precision, sides))
-
-
-def _side_precision(precision: object) -> lax.Precision:
-    must = "be None, a jax.lax.Precision or its name, or a jax.lax.DotAlgorithm"
-    if not isinstance(precision, str | lax.Precision):
-        raise geometry.mistyped("precision", must, precision)
-    try:
-        return lax.Precision(precision)
-    except ValueError:
-        raise geometry.wrong("precision", must, repr(precision)) from None
 
 
 def _numbers(**arrays: ArrayLike) -> list[Array]:
@@ -376,7 +237,7 @@ def _merge(a: Array, rank: int) -> Array:
 # ---------------------------------------------------------------- the trilinear form
 
 
-def _apply(call: _Call, face: str, a: Array, b: Array) -> Array:
+def _apply(call: Call, face: str, a: Array, b: Array) -> Array:
     """One face, with the other two as its rule."""
     static = (call.spec, call.method)
     plain, left, right = _RULES[face]
@@ -387,7 +248,8 @@ def _apply(call: _Call, face: str, a: Array, b: Array) -> Array:
 
 def _face(face: str, static, a: Array, b: Array) -> Array:
     spec, method = static
-    # A cotangent has the dtype of sums, the other operand its own: met explicitly, whatever the user allows.
+    # A cotangent has the dtype of sums, the other operand its own: met explicitly, whatever the
+    # user allows.
     with jax.numpy_dtype_promotion("standard"):
         common = jnp.result_type(a, b)
     a, b = a.astype(common), b.astype(common)
@@ -424,8 +286,9 @@ def _cotangent_face(face):
 
 _to_y, _to_x, _to_kernel = map(_cotangent_face, (_forward, _input_adjoint, _kernel_adjoint))
 
-# <forward(x, k), y> == <x, input_adjoint(y, k)> == <k, kernel_adjoint(x, y)>: each face, and the cotangents
-# of its two arguments in the other two. `left(c, b)` and `right(a, c)` take the output's cotangent `c`.
+# <forward(x, k), y> == <x, input_adjoint(y, k)> == <k, kernel_adjoint(x, y)>: each face, and the
+# cotangents of its two arguments in the other two. `left(c, b)` and `right(a, c)` take the output's
+# cotangent `c`.
 _RULES = {
     "forward": (_forward, _to_x, _to_kernel),
     "input_adjoint": (_input_adjoint, _to_y, lambda static, y, x: _to_kernel(static, x, y)),

@@ -27,6 +27,7 @@ from jconv.stages import (
     blocked_sum,
     enclosed,
     few,
+    laid,
     shifted,
     spread,
     step,
@@ -180,10 +181,8 @@ def _first(windows: Windows, firsts: Sequence[np.ndarray], ndim: int) -> Array:
     rank = len(windows)
     tap, inside = jnp.zeros((1,) * ndim, jnp.float32), np.ones((1,) * ndim, bool)
     for axis, (w, first) in enumerate(zip(windows, firsts, strict=True)):
-        shape = [1] * ndim
-        shape[ndim - 1 - rank + axis] = w.out
-        tap = tap * np.float32(w.taps) + first.reshape(shape).astype(np.float32)
-        inside = inside & (first >= 0).reshape(shape)
+        tap = tap * np.float32(w.taps) + laid(first.astype(np.float32), axis, rank, ndim)
+        inside = inside & laid(first >= 0, axis, rank, ndim)
     return jnp.where(inside, tap, np.float32(-1))
 
 

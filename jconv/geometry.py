@@ -1,6 +1,7 @@
 """Sizes without arrays: windows, output sizes, and every error that a wrong option raises.
 
-Nothing here touches an array, so everything here runs while JAX traces, before anything is computed.
+Nothing here touches an array, so everything here runs while JAX traces, before anything is
+computed.
 """
 
 import dataclasses
@@ -108,9 +109,7 @@ def transposed(spec: Spec) -> Spec:
     return dataclasses.replace(
         spec,
         windows=tuple(
-            dataclasses.replace(
-                w, size=w.out, low=w.reach - w.low, high=w.size - w.out + w.low
-            )
+            dataclasses.replace(w, size=w.out, low=w.reach - w.low, high=w.size - w.out + w.low)
             for w in spec.windows
         ),
     )
@@ -124,9 +123,7 @@ def spread(size: int, dilation: int) -> int:
 # ---------------------------------------------------------------- integers, one per spatial axis
 
 
-def whole(
-    name: str, value: object, *, least: int | None = None, must: str = "be an int"
-) -> int:
+def whole(name: str, value: object, *, least: int | None = None, must: str = "be an int") -> int:
     """`value` as a Python int of at least `least`."""
     if isinstance(value, bool):
         raise mistyped(name, must, value)
@@ -303,9 +300,7 @@ def flag(name: str, value: object) -> bool:
 def split_shape(name: str, shape: Sequence[int], rank: int) -> tuple[tuple[int, ...], int]:
     """`[*batch, *size, channels]` as `size` and `channels`."""
     if len(shape) < rank + 1:
-        raise wrong(
-            name, f"have {rank} spatial axes and a channel axis", f"shape {tuple(shape)}"
-        )
+        raise wrong(name, f"have {rank} spatial axes and a channel axis", f"shape {tuple(shape)}")
     return tuple(shape[len(shape) - rank - 1 : -1]), shape[-1]
 
 
@@ -313,7 +308,8 @@ def kernel_rank(shape: Sequence[int]) -> int:
     """The number of spatial axes of a kernel `[*taps, in // groups, out]`."""
     if len(shape) < 3:
         raise wrong(
-            "kernel", "have shape [*taps, in // groups, out] with one or more taps axes",
+            "kernel",
+            "have shape [*taps, in // groups, out] with one or more taps axes",
             f"shape {tuple(shape)}",
         )
     if min(shape) < 1:
@@ -332,9 +328,7 @@ def channel_groups(groups: object, inputs: int, outputs: int) -> int:
     return count
 
 
-def smallest_size(
-    out: Sequence[int], taps: Sequence[int], **options: object
-) -> tuple[int, ...]:
+def smallest_size(out: Sequence[int], taps: Sequence[int], **options: object) -> tuple[int, ...]:
     """The smallest input size whose output has size `out`, one axis at a time."""
     return tuple(
         _smallest_axis(axis, o, t, _axis_options(options, axis, len(taps)))
@@ -349,8 +343,8 @@ def _axis_options(options: dict[str, Any], axis: int, rank: int) -> dict[str, ob
         for name in ("stride", "dilation", "input_dilation")
     }
     padding = options["padding"]
-    picked["padding"] = padding if isinstance(padding, str) else (
-        pairs("padding", padding, rank)[axis],
+    picked["padding"] = (
+        padding if isinstance(padding, str) else (pairs("padding", padding, rank)[axis],)
     )
     return picked
 

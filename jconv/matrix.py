@@ -1,13 +1,12 @@
 """The linear map, written out.
 
-One axis of a convolution is the pattern `P[tap, out, in]`, 1 where input `in` feeds output `out` through
-`tap`. Its matrix is `sum_tap P[tap] k[tap]`: Toeplitz in one dimension, blocks of Toeplitz blocks in two, and
-so on. Every matrix here is gathered, not multiplied: a NaN in a kernel stays where it is.
+One axis of a convolution is the pattern `P[tap, out, in]`, 1 where input `in` feeds output `out`
+through `tap`. Its matrix is `sum_tap P[tap] k[tap]`: Toeplitz in one dimension, blocks of Toeplitz
+blocks in two, and so on. Every matrix here is gathered, not multiplied: a NaN in a kernel stays
+where it is.
 """
 
 import math
-from collections.abc import Sequence
-from itertools import product
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,16 +14,18 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import geometry
+from jconv.call import check
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, scalar
-from jconv.padding import sources
+from jconv.pool_options import Pooling, resolved
+from jconv.tables import blocks, reads
 
 
 def toeplitz(column: ArrayLike, row: ArrayLike | None = None) -> Array:
     """The Toeplitz matrix of a first column and a first row.
 
-    `T[i, j] = column[i - j]` for `i >= j`, else `row[j - i]`. As in SciPy, `row[0]` is not read, and `row`
-    defaults to the conjugate of `column`. By gather: a NaN stays on its diagonal.
+    `T[i, j] = column[i - j]` for `i >= j`, else `row[j - i]`. As in SciPy, `row[0]` is not read,
+    and `row` defaults to the conjugate of `column`. By gather: a NaN stays on its diagonal.
 
     Args:
       column: `[m]`.
@@ -57,7 +58,8 @@ def index_pattern(
     """Per axis, which input feeds which output through which tap.
 
     `P[t, o, i] = 1` where `i == stride*o + dilation*t - low`, else 0, so that a convolution in one
-    dimension is `einsum("toi,i,t->o", P, x, kernel)`, and in more the same with one pattern an axis.
+    dimension is `einsum("toi,i,t->o", P, x, kernel)`, and in more the same with one pattern an
+    axis.
 
     Args:
       size, taps: one int per spatial axis (an int: one axis).
@@ -124,20 +126,14 @@ def conv_matrix(
     scalar("padding_value", padding_value, kernel.dtype)
     if not (isinstance(padding_value, int | float) and padding_value == 0):
         raise geometry.wrong("padding_value", "be 0 for the map to be linear", padding_value)
-    count = geometry.whole("groups", groups, least=1)
-    geometry.channel_groups(count, kernel.shape[-2] * count, kernel.shape[-1])
-    made = geometry.windows(
-        size,
-        kernel.shape[:rank],
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        input_dilation=input_dilation,
-    )
-    geometry.require_output("size", made)
-    if geometry.flag("flip", flip):
-        kernel = lax.rev(kernel, range(rank))
-    return _dense(blocks(made, kernel, count, geometry.padding_mode(padding_mode)), rank)
+    channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
+    call = check(
+        (*size, channels), kernel.shape, kernel.dtype, sized="size", stride=stride, padding=padding,
+        padding_mode=padding_mode, dilation=dilation, input_dilation=input_dilation, groups=groups,
+        flip=flip,
+    )  # fmt: skip
+    kernel = lax.rev(kernel, range(rank)) if flip else kernel
+    return _dense(blocks(call.windows, kernel, call.spec.groups, call.mode), rank)
 
 
 def _dense(grouped: Array, rank: int) -> Array:
@@ -150,72 +146,83 @@ def _dense(grouped: Array, rank: int) -> Array:
     return full.reshape(rows, math.prod(full.shape[rank + 2 :]))
 
 
-# ---------------------------------------------------------------- tables of one axis
+def pool_matrix(
+    window: Ints,
+    size: Ints,
+    *,
+    kind: str = "avg",
+    stride: Ints | None = None,
+    padding: Padding = "valid",
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor: float | None = None,
+) -> Array:
+    """The matrix that a linear pooling multiplies each channel by.
 
+    `M @ x[..., c] == pool(x, window, ...)[..., c]` with both sides as vectors. `M[o, i]` is 1 for
+    `"sum"`, and 1 over the count of the window for `"avg"`, where window `o` reads input `i`.
+    `"drop"` reads the first tap alone: it is the matrix of `drop(x, stride)`, `window` gives only
+    the default of `stride`, and `padding=[(-offset, 0)]` is `drop`'s `offset`.
 
-def reads(w: Window, mode: str = "constant") -> np.ndarray:
-    """`[out, taps]`: the input index that each tap of each window reads, -1 where it reads a zero."""
-    at = w.stride * np.arange(w.out)[:, None] + w.dilation * np.arange(w.taps)
-    if mode == "constant":
-        spread_at = at - w.low
-        inside = (spread_at >= 0) & (spread_at < w.spread)
-    else:
-        spread_at = sources(w.spread, w.low, w.high, mode)[at]
-        inside = np.ones_like(spread_at, bool)
-    return np.where(inside & (spread_at % w.input_dilation == 0), spread_at // w.input_dilation, -1)
+    Args:
+      window: one int per spatial axis, or an int for all.
+      size: spatial size of `x`, one int per spatial axis, or an int for all. Two ints: one axis.
+      kind: `"avg"`, `"sum"` or `"drop"`.
+      stride, padding, dilation, ceil_mode: as in `avg_pool`.
+      count_include_pad, divisor: as in `avg_pool`, and of no other kind.
 
+    Returns:
+      `[prod(out), prod(size)]`, of the default float dtype.
 
-def tap_tables(w: Window, mode: str = "constant") -> np.ndarray:
-    """`[slot, out, in]`: the taps through which `in` feeds `out`, -1 for none.
+    Raises:
+      ValueError, TypeError: as `avg_pool`; an unknown `kind`, or an option that it does not have.
 
-    With zeros outside one slot is enough; a boundary that folds back reads an entry more than once.
+    >>> pool_matrix(2, 4)
+    Array([[0.5, 0.5, 0. , 0. ],
+           [0. , 0. , 0.5, 0.5]], dtype=float32)
     """
-    source = reads(w, mode)
-    filled = np.zeros((w.out, w.size), int)
-    table = np.full((w.taps, w.out, w.size), -1)
-    for tap in range(w.taps):
-        (out,) = np.nonzero(source[:, tap] >= 0)
-        entry = source[out, tap]
-        table[filled[out, entry], out, entry] = tap
-        filled[out, entry] += 1
-    return table[: max(int(filled.max(initial=0)), 1)]
+    if kind not in ("avg", "sum", "drop"):
+        raise geometry.wrong("kind", 'be "avg", "sum" or "drop"', repr(kind))
+    include = geometry.flag("count_include_pad", count_include_pad)
+    if kind != "avg" and not include:
+        raise geometry.wrong("count_include_pad", f"be True where `kind` is {kind!r}", include)
+    if kind != "avg" and divisor is not None:
+        raise geometry.wrong("divisor", f"be None where `kind` is {kind!r}", divisor)
+    given = [entries for entries in map(geometry.entries_of, (window, size)) if entries is not None]
+    rank = len(given[0]) if given else 1
+    if not rank:
+        raise geometry.wrong("window", "hold an int for each of one or more spatial axes", window)
+    taps = geometry.per_axis("window", window, rank, least=1)
+    size = geometry.per_axis("size", size, rank, least=1)
+    pooling = resolved(
+        "size", size, (1,) * rank if kind == "drop" else taps,
+        stride=taps if stride is None else stride, padding=padding, dilation=dilation,
+        ceil_mode=ceil_mode,
+    )  # fmt: skip
+    weights = np.ones((1,) * (2 * rank))
+    for axis, count in enumerate(pooling.counts(include, divisor) if kind == "avg" else ()):
+        weights = weights / _spaced(count, axis, rank)
+    dtype = jnp.result_type(float)
+    full = jnp.where(_reach(pooling, size), jnp.asarray(weights, dtype), jnp.zeros((), dtype))
+    return full.reshape(-1, math.prod(size))
 
 
-def blocks(windows: Sequence[Window], kernel: Array, groups: int, mode: str = "constant") -> Array:
-    """The matrix of each group, `[groups, *out, out_of_group, *size, in_of_group]`."""
-    rank = len(windows)
-    tables = [tap_tables(w, mode) for w in windows]
-    by_group = kernel.reshape(*kernel.shape[:-1], groups, kernel.shape[-1] // groups)
-    total = sum(
-        _gathered(by_group, [table[slot] for table, slot in zip(tables, slots, strict=True)])
-        for slots in product(*(range(len(table)) for table in tables))
-    )
-    outs, ins = range(0, 2 * rank, 2), range(1, 2 * rank, 2)
-    in_axis, group_axis, out_axis = 2 * rank, 2 * rank + 1, 2 * rank + 2
-    return jnp.transpose(total, (group_axis, *outs, out_axis, *ins, in_axis))
-
-
-def _gathered(by_group: Array, tables: list[np.ndarray]) -> Array:
-    """`[out_1, in_1, out_2, in_2, ..., c, g, m]`: the kernel's entry at each pair, 0 where none."""
-    rank = len(tables)
-    index, fed = [], np.ones((1,) * (2 * rank), bool)
-    for axis, table in enumerate(tables):
-        shape = (1,) * (2 * axis) + table.shape + (1,) * (2 * (rank - axis - 1))
-        index.append(np.maximum(table, 0).reshape(shape))
-        fed = fed & (table >= 0).reshape(shape)
-    return jnp.where(lax.expand_dims(fed, (-3, -2, -1)), by_group[tuple(index)], jnp.zeros((), by_group.dtype))
-
-
-def blocks_adjoint(windows: Sequence[Window], grouped: Array) -> Array:
-    """Adjoint of `blocks` with zeros outside: `[groups, *out, m, *size, c]` to `[*taps, c, out]`."""
-    rank = len(windows)
-    for axis, w in enumerate(windows):
-        # The first remaining out axis and size axis give way to a taps axis at the end.
-        pair = jnp.moveaxis(grouped, (1, rank - axis + 2), (-2, -1))
+def _reach(pooling: Pooling, size: tuple[int, ...]) -> Array:
+    """`[*out, *size]`: whether a window reads an input."""
+    rank = len(size)
+    reach = jnp.ones((1,) * (2 * rank), bool)
+    for axis, (w, (start, _)) in enumerate(zip(pooling.windows, pooling.kept, strict=True)):
         source = reads(w)
-        at = jnp.broadcast_to(np.maximum(source, 0), (*pair.shape[:-1], w.taps))
-        read = jnp.take_along_axis(pair, at, -1)
-        fed = jnp.broadcast_to(source >= 0, read.shape)
-        grouped = jnp.where(fed, read, jnp.zeros((), read.dtype)).sum(-2)
-    groups, m, c, *taps = grouped.shape
-    return jnp.moveaxis(grouped, (0, 1, 2), (-2, -1, -3)).reshape(*taps, c, groups * m)
+        source = np.where(source >= 0, source + start, -1)
+        table = (source[:, :, None] == np.arange(size[axis])).any(1)
+        reach = reach & _spaced(table, axis, rank)
+    return reach
+
+
+def _spaced(table: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    """`[out]` or `[out, in]` of one axis, laid out against `[*out, *size]`."""
+    shape = [1] * (2 * rank)
+    for place, count in zip((axis, rank + axis), table.shape, strict=False):
+        shape[place] = count
+    return table.reshape(shape)

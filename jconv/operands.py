@@ -1,8 +1,9 @@
 """Arrays that users pass in: what they must be, and what they are computed in."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jconv import geometry
 
@@ -45,6 +46,19 @@ def _kind(dtype) -> int:
     """Integers, floats, complex numbers: each can hold those before."""
     kinds = (jnp.integer, jnp.floating, jnp.complexfloating)
     return next(i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
+
+
+def number_dtype(name: str, dtype: DTypeLike) -> np.dtype:
+    """`dtype` as a dtype of numbers."""
+    try:
+        made = jnp.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
+    except TypeError:
+        made = None
+    if made is None:
+        raise geometry.mistyped(name, "be a dtype", dtype)
+    if not jnp.issubdtype(made, jnp.number):
+        raise geometry.mistyped(name, "be a dtype of numbers", dtype)
+    return made
 
 
 def inexact(x: Array) -> Array:

@@ -1,8 +1,8 @@
 """Padding and cropping of spatial axes, in every mode, each with its adjoint.
 
-An axis of the result is a row of *runs*: stretches of the input read forwards, backwards, or one entry
-repeated. Padding concatenates the runs; its adjoint adds each run back where it was read. So both are
-slices, and no scatter is needed.
+An axis of the result is a row of *runs*: stretches of the input read forwards, backwards, or one
+entry repeated. Padding concatenates the runs; its adjoint adds each run back where it was read. So
+both are slices, and no scatter is needed.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,11 @@ def pad(
 ) -> Array:
     """Pads or crops the spatial axes.
 
-    `y[i] = x[fold(i - low)]` for `-low <= i - low < size + high`, where `fold` is the boundary rule that
-    `mode` names (NumPy's words and meanings, repeated as often as the amounts ask): `"constant"` gives
-    `value` outside, `"reflect"` mirrors about the end entry, `"symmetric"` about its outer edge, `"edge"`
-    repeats the end entry, `"wrap"` starts again from the other end. Negative amounts crop the result.
+    `y[i] = x[fold(i - low)]` for `-low <= i - low < size + high`, where `fold` is the boundary rule
+    that `mode` names (NumPy's words and meanings, repeated as often as the amounts ask):
+    `"constant"` gives `value` outside, `"reflect"` mirrors about the end entry, `"symmetric"` about
+    its outer edge, `"edge"` repeats the end entry, `"wrap"` starts again from the other end.
+    Negative amounts crop the result.
 
     Args:
       x: `[*batch, *size, in]`.
@@ -59,20 +60,24 @@ def pad(
     pairs = geometry.pairs("padding", entries, len(entries))
     size, _ = geometry.split_shape("x", x.shape, len(pairs))
     _require_source(size, pairs, mode)
-    made = tuple(Window(n, 1, low=low, high=high) for n, (low, high) in zip(size, pairs, strict=True))
+    made = tuple(
+        Window(n, 1, low=low, high=high) for n, (low, high) in zip(size, pairs, strict=True)
+    )
     return padded(x, made, mode, value)
 
 
-def _require_source(
-    size: Sequence[int], pairs: Sequence[tuple[int, int]], mode: str
-) -> None:
+def _require_source(size: Sequence[int], pairs: Sequence[tuple[int, int]], mode: str) -> None:
     for axis, (n, (low, high)) in enumerate(zip(size, pairs, strict=True)):
         if low + n + high < 0:
             raise geometry.wrong(
-                "padding", "crop no more than there is", f"{(low, high)} for size {n} on axis {axis}"
+                "padding",
+                "crop no more than there is",
+                f"{(low, high)} for size {n} on axis {axis}",
             )
         if n == 0 and mode != "constant" and low + high > 0:
-            raise geometry.wrong("x", f"have entries to pad from with mode {mode!r}", f"size {size}")
+            raise geometry.wrong(
+                "x", f"have entries to pad from with mode {mode!r}", f"size {size}"
+            )
 
 
 def padded(
@@ -124,7 +129,7 @@ def _unpad(static, y: Array) -> Array:
 
 
 def embed(x: Array, windows: Sequence[Window], fill: ArrayLike = 0) -> Array:
-    """Dilates with zeros and pads with `fill`, or crops: `[*batch, *size, c]` to `[*batch, *extent, c]`."""
+    """Dilates, pads with `fill` or crops: `[*batch, *size, c]` to `[*batch, *extent, c]`."""
     lead = x.ndim - len(windows) - 1
     x = grow(
         x, lead, [(max(w.low, 0), max(w.high, 0), w.input_dilation - 1) for w in windows], fill
@@ -140,14 +145,12 @@ def extract(y: Array, windows: Sequence[Window]) -> Array:
     return crop(y, lead, bounds, [w.input_dilation for w in windows])
 
 
-def grow(
-    x: Array, lead: int, config: Sequence[tuple[int, int, int]], fill: ArrayLike = 0
-) -> Array:
+def grow(x: Array, lead: int, config: Sequence[tuple[int, int, int]], fill: ArrayLike = 0) -> Array:
     """`low` and `high` entries of `fill` around, and zeros between, on the axes from `lead` on.
 
-    The ends are concatenated, not padded: the transpose of a pad is a pad by negative amounts, which XLA
-    folds into a convolution that takes it, and XLA:CPU then reads out of bounds. Of a concatenation it is
-    a slice. Both compile to the same loop.
+    The ends are concatenated, not padded: the transpose of a pad is a pad by negative amounts,
+    which XLA folds into a convolution that takes it, and XLA:CPU then reads out of bounds. Of a
+    concatenation it is a slice. Both compile to the same loop.
     """
     between = [(0, 0, 0)] * x.ndim
     for axis, (_, _, interior) in enumerate(config, lead):
@@ -190,18 +193,18 @@ def cut(x: Array, starts: Sequence[Array | int], sizes: Sequence[int]) -> Array:
 
 
 class Run(NamedTuple):
-    """`count` entries read from `start` on in steps of +1, -1 or 0."""
+    """`length` entries read from `start` on in steps of +1, -1 or 0."""
 
     start: int
     step: int
-    count: int
+    length: int
 
     @property
     def span(self) -> tuple[int, int]:
         """The bounds of what is read."""
         if self.step == 0:
             return self.start, self.start + 1
-        last = self.start + self.step * (self.count - 1)
+        last = self.start + self.step * (self.length - 1)
         return min(self.start, last), max(self.start, last) + 1
 
 
@@ -256,9 +259,9 @@ def _fold_back(y: Array, windows: Sequence[Window], mode: str) -> Array:
     for axis, w, runs in _axes(y, windows, mode):
         parts, at = [], 0
         for run in runs:
-            part = lax.slice_in_dim(y, at, at + run.count, axis=axis)
+            part = lax.slice_in_dim(y, at, at + run.length, axis=axis)
             parts.append(_write(part, axis, run, w.spread))
-            at += run.count
+            at += run.length
         empty = jnp.zeros((*y.shape[:axis], w.spread, *y.shape[axis + 1 :]), y.dtype)
         y = reduce(jnp.add, parts) if parts else empty
         y = lax.slice_in_dim(y, 0, w.spread, w.input_dilation, axis)
@@ -268,7 +271,7 @@ def _fold_back(y: Array, windows: Sequence[Window], mode: str) -> Array:
 def _read(x: Array, axis: int, run: Run) -> Array:
     part = lax.slice_in_dim(x, *run.span, axis=axis)
     if run.step == 0:
-        return jnp.repeat(part, run.count, axis)
+        return jnp.repeat(part, run.length, axis)
     return lax.rev(part, (axis,)) if run.step < 0 else part
 
 

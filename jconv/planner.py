@@ -1,8 +1,8 @@
 """Which method serves which face, on which platform, and why.
 
-The rules are tables of (method, condition, reason), tried in order. Every reason cites the layers of
-`python -m experiments.compare_layers` on which it was measured; a rewrite is followed by the choice for
-what it leads to.
+The rules are tables of (method, condition, reason), tried in order. Every reason cites the layers
+of `python -m experiments.compare_layers` on which it was measured; a rewrite is followed by the
+choice for what it leads to.
 """
 
 import math
@@ -119,7 +119,7 @@ def _has_few_inputs(p: Problem) -> bool:
 
 
 def _is_long(p: Problem) -> bool:
-    """Taps enough that transforms cost less, the more so the fewer channel pairs they must sum over."""
+    """Taps enough that transforms cost less; the fewer pairs of channels, the sooner."""
     c, m = p.per_group
     long = 64 * max(1, min(c * m // 4, 16))
     return p.is_real and p.is_unit_stride and p.rank == 1 and p.taps >= long
@@ -171,7 +171,9 @@ def _is_tiled(p: Problem) -> bool:
 
 
 def _has_few_positions(p: Problem) -> bool:
-    return p.face != "kernel_adjoint" and p.is_dense and p.is_unit_stride and p.positions <= p.inputs
+    return (
+        p.face != "kernel_adjoint" and p.is_dense and p.is_unit_stride and p.positions <= p.inputs
+    )
 
 
 def _is_unpadded(p: Problem) -> bool:

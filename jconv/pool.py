@@ -20,7 +20,8 @@ from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, scalar, wide
 from jconv.padding import crop, grow, padded
-from jconv.stages import left, over
+from jconv.pool_options import Pooling, resolved
+from jconv.stages import laid
 
 
 def max_pool(
@@ -56,8 +57,7 @@ def max_pool(
 
     Returns:
       `[*batch, *out, channels]`, of the dtype of `x`; with `return_indices` also the winners, int32
-      of the same
-      shape: row-major in the unpadded spatial size, per channel.
+      of the same shape: row-major in the unpadded spatial size, per channel.
 
     Raises:
       ValueError: a wrong value, TypeError: a wrong type, before anything is computed.
@@ -135,12 +135,12 @@ def avg_pool(
     x = array(x)
     call = _call(inexact(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
     include = geometry.flag("count_include_pad", count_include_pad)
-    counts = _counts(call, include) if divisor is None else [_divisor(divisor)]
+    counts = call.pooling.counts(include, divisor)
     total = folds.folded(
         folds.SUM, call.x.astype(wide(call.x.dtype)), call.windows, call.custom_vjp
     )
     for axis, count in enumerate(counts):
-        total = total / jnp.asarray(_spatial(count, axis, call.rank, total.ndim), total.dtype)
+        total = total / jnp.asarray(laid(count, axis, call.pooling.rank, total.ndim), total.dtype)
     return total.astype(call.x.dtype)
 
 
@@ -329,7 +329,7 @@ def blur_pool(
     """
     x = inexact(array(x, real=True))
     call = _call(x, window, 1, padding, 1, False, custom_vjp)
-    rank = call.rank
+    rank = call.pooling.rank
     taps = geometry.whole("taps", taps, least=1)
     strides = geometry.per_axis("stride", stride, rank, least=1)
     y = extremes(call.x, call.windows, custom_vjp=call.custom_vjp)
@@ -395,34 +395,25 @@ def _undrop(windows: Sequence[Window], y: Array) -> Array:
 
 
 class _Call(NamedTuple):
-    """A checked call: `x` cropped by negative padding, and its windows."""
+    """A checked call: `x` cropped by negative padding, and what slides over it."""
 
     x: Array
-    windows: tuple[Window, ...]
-    kept: tuple[tuple[int, int], ...]  # the bounds of what is left of each axis
-    explicit: tuple[Window, ...]  # over the input as it came, without what `ceil_mode` adds
+    pooling: Pooling
     custom_vjp: bool
 
     @property
-    def rank(self) -> int:
-        return len(self.windows)
+    def windows(self) -> tuple[Window, ...]:
+        return self.pooling.windows
 
 
 def _call(x: Array, window, stride, padding, dilation, ceil_mode, custom_vjp) -> _Call:
     taps = geometry.window_taps("window", window, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
-    options = {
-        "stride": taps if stride is None else stride, "padding": padding, "dilation": dilation,
-    }  # fmt: skip
-    explicit = geometry.windows(size, taps, **options)
-    made = geometry.windows(size, taps, ceil_mode=ceil_mode, **options)
-    geometry.require_output("x", made)
-    # What padding crops stays out, also where a partial window of `ceil_mode` would reach it again.
-    kept = tuple(map(left, explicit))
-    x = crop(x, x.ndim - len(taps) - 1, kept)
-    return _Call(
-        x, tuple(map(over, made, kept)), kept, explicit, geometry.flag("custom_vjp", custom_vjp)
+    pooling = resolved(
+        "x", size, taps, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
     )
+    x = crop(x, x.ndim - pooling.rank - 1, pooling.kept)
+    return _Call(x, pooling, geometry.flag("custom_vjp", custom_vjp))
 
 
 def _temperature(temperature: ArrayLike, dtype) -> Array:
@@ -440,14 +431,6 @@ def _exponent(p: object) -> float:
     return float(p)
 
 
-def _divisor(divisor: object) -> np.ndarray:
-    if isinstance(divisor, bool) or not isinstance(divisor, int | float | np.number):
-        raise geometry.mistyped("divisor", "be a number or None", divisor)
-    if divisor == 0:
-        raise geometry.wrong("divisor", "not be 0", divisor)
-    return np.asarray([divisor])
-
-
 # ---------------------------------------------------------------- evaluation
 
 
@@ -457,9 +440,9 @@ def _extremes(
     call = _call(array(x, real=True), window, stride, padding, dilation, ceil_mode, custom_vjp)
     if not geometry.flag("return_indices", return_indices):
         return extremes(call.x, call.windows, least, call.custom_vjp)
-    lead = call.x.ndim - call.rank - 1
-    size = [w.size for w in call.explicit]
-    places = crop(positions(size, call.x.ndim), lead, call.kept)
+    lead = call.x.ndim - call.pooling.rank - 1
+    size = [w.size for w in call.pooling.explicit]
+    places = crop(positions(size, call.x.ndim), lead, call.pooling.kept)
     return winners(call.x, call.windows, places, least, call.custom_vjp)
 
 
@@ -474,25 +457,3 @@ def _finite(x: Array, f: Callable[[Array], Array]) -> Array:
     """`f(x)` where `x` is no infinity, and `x` itself where it is one; so for the gradients."""
     infinite = jnp.isinf(x)
     return jnp.where(infinite, x, f(jnp.where(infinite, jnp.zeros((), x.dtype), x)))
-
-
-def _counts(call: _Call, include_pad: bool) -> list[np.ndarray]:
-    """Per axis, how many taps of each window count: the count of a window is their product."""
-    return [
-        _count(w, m.out, *((-w.low, w.size + w.high) if include_pad else bounds))
-        for w, m, bounds in zip(call.explicit, call.windows, call.kept, strict=True)
-    ]
-
-
-def _count(w: Window, out: int, start: int, stop: int) -> np.ndarray:
-    """How many taps of each window read from `start` to `stop`, at least 1."""
-    at = w.stride * np.arange(out)[:, None] + w.dilation * np.arange(w.taps) - w.low
-    counted = np.maximum(((at >= start) & (at < stop)).sum(1), 1)
-    return counted[:1] if (counted == counted[0]).all() else counted
-
-
-def _spatial(values: np.ndarray, axis: int, rank: int, ndim: int) -> np.ndarray:
-    """`values` laid along one spatial axis of an array of `ndim` axes."""
-    shape = [1] * ndim
-    shape[ndim - 1 - rank + axis] = len(values)
-    return values.reshape(shape)

@@ -48,7 +48,7 @@ def _with_windows(spec: Spec, windows: Sequence[Window]) -> Spec:
 
 
 def _padded(x: Array, windows: Sequence[Window]) -> Array:
-    """`embed`, kept from being fused into a rearrangement, whose every entry would test the bounds."""
+    """`embed`, not fused into a rearrangement, whose every entry would test the bounds."""
     return lax.optimization_barrier(embed(x, windows))
 
 
@@ -58,7 +58,7 @@ def _in_groups(spec: Spec, a: Array) -> Array:
 
 
 def _split(a: Array, first: int, parts: Sequence[int]) -> Array:
-    """Each axis from `first` on split in two: `[..., size, ...]` to `[..., size // part, part, ...]`."""
+    """Each axis from `first` on in two: `[..., size, ...]` to `[..., size // part, part, ...]`."""
     sizes = a.shape[first : first + len(parts)]
     pairs = [(n // part, part) for n, part in zip(sizes, parts, strict=True)]
     return a.reshape(*a.shape[:first], *sum(pairs, ()), *a.shape[first + len(parts) :])
@@ -68,7 +68,8 @@ def _split(a: Array, first: int, parts: Sequence[int]) -> Array:
 
 
 def phases(spec: Spec) -> Rewrite:
-    """A stride `s` as `s` times the channels (space to depth): taps and inputs that meet share a phase.
+    """A stride `s` as `s` times the channels (space to depth): taps and inputs that meet share a
+    phase.
 
     `x[s*(o + u) + r] k[s*u + r]` is, over all phases `r`, a stride-1 convolution over `u`.
     """
@@ -121,17 +122,20 @@ def _phased(w: Window) -> Window:
     return Window(w.size, 1, low=w.low, high=whole - w.low - w.size)
 
 
-# ---------------------------------------------------------------- the first axis: its taps as channels
+# ---------------------------------------------------------------- the first axis: its taps as
+# channels
 
 
 def fold(spec: Spec) -> Rewrite:
-    """Rank `n` as rank `n - 1`: the taps of the first axis become channels, its outputs examples."""
+    """Rank `n` as rank `n - 1`: taps of the first axis become channels, its outputs examples."""
     first, *others = spec.windows
     outer = (first, *(Window(w.size, 1) for w in others))
 
     def tap(a: Array, t: int) -> Array:
         start = t * first.dilation
-        return lax.slice_in_dim(a, start, start + (first.out - 1) * first.stride + 1, first.stride, 1)
+        return lax.slice_in_dim(
+            a, start, start + (first.out - 1) * first.stride + 1, first.stride, 1
+        )
 
     def to_x(x: Array) -> Array:
         xp = _in_groups(spec, _padded(x, outer))
@@ -139,7 +143,14 @@ def fold(spec: Spec) -> Rewrite:
         return a.reshape(-1, *a.shape[2:-3], math.prod(a.shape[-3:]))
 
     def to_x_adjoint(a: Array) -> Array:
-        a = a.reshape(-1, first.out, *a.shape[1:-1], spec.groups, first.taps, a.shape[-1] // (spec.groups * first.taps))
+        a = a.reshape(
+            -1,
+            first.out,
+            *a.shape[1:-1],
+            spec.groups,
+            first.taps,
+            a.shape[-1] // (spec.groups * first.taps),
+        )
         parts = []
         for t in range(first.taps):
             part = a[..., t, :].reshape(*a.shape[:-3], -1)
@@ -167,11 +178,12 @@ def fold(spec: Spec) -> Rewrite:
     )
 
 
-# ---------------------------------------------------------------- a long axis: overlapping frames as examples
+# ---------------------------------------------------------------- a long axis: overlapping frames
+# as examples
 
 
 def frames(spec: Spec) -> Rewrite:
-    """One long axis as many short ones: frames that overlap by the reach of the taps (overlap-save)."""
+    """One long axis as many short ones: frames that overlap by the taps' reach (overlap-save)."""
     (w,) = spec.windows
     length = frame_length(w)
     hop = length - w.reach
@@ -208,16 +220,20 @@ def frame_length(w: Window) -> int:
     return fast_length(8 * w.reach)
 
 
-# ---------------------------------------------------------------- no padding at all: one row too many
+# ---------------------------------------------------------------- no padding at all: one row too
+# many
 
 
 def overhang(spec: Spec) -> Rewrite:
-    """One more row of padding and of outputs, cropped: XLA:CPU is slow where a window has no padding.
+    """One more row of padding and of outputs, cropped: XLA:CPU is slow where a window has no
+    padding.
 
     A stride-1 3x3 convolution of 8x58x58x64 takes it four times as long without padding as with.
     """
     first, *others = spec.windows
-    longer = dataclasses.replace(first, high=first.high + first.covered + first.stride - first.extent)
+    longer = dataclasses.replace(
+        first, high=first.high + first.covered + first.stride - first.extent
+    )
     return Rewrite(
         _with_windows(spec, [longer, *others]),
         IDENTITY,

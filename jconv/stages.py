@@ -78,6 +78,13 @@ def views(x: Array, windows: Windows) -> list[Array]:
     return [view(x, windows, tap) for tap in offsets(windows)]
 
 
+def laid(values, axis: int, rank: int, ndim: int):
+    """`values` along one of `rank` spatial axes of an array of `ndim` axes."""
+    shape = [1] * ndim
+    shape[ndim - 1 - rank + axis] = len(values)
+    return values.reshape(shape)
+
+
 # ---------------------------------------------------------------- the stages of a window
 
 
@@ -197,13 +204,10 @@ def taps_of(block: Block, ndim: int, dtype) -> np.ndarray:
 
 def exists(block: Block, windows: Windows, ndim: int) -> Array:
     """Whether there is a window `o = q - shift`, against a blocked array of `ndim` axes."""
-    rank = len(windows)
     there = jnp.ones((1,) * ndim, bool)
     for axis, (w, b) in enumerate(zip(windows, block.shift, strict=True)):
         o = np.arange(_cells(w)) - b
-        shape = [1] * ndim
-        shape[ndim - 1 - 2 * rank + 2 * axis] = len(o)
-        there = there & ((o >= 0) & (o < w.out)).reshape(shape)
+        there = there & laid((o >= 0) & (o < w.out), 2 * axis, 2 * len(windows), ndim)
     return there
 
 

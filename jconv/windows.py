@@ -41,7 +41,8 @@ def unfold(
     Args:
       x: `[*batch, *size, in]`.
       taps: one int per spatial axis, or an int for all axes of `x` but the first and the last.
-      stride, padding, padding_mode, padding_value, dilation, input_dilation, custom_vjp: as in `conv`.
+      stride, padding, padding_mode, padding_value, dilation, input_dilation, custom_vjp: as in
+      `conv`.
 
     Returns:
       `[*batch, *out, *taps, in]`.
@@ -115,7 +116,8 @@ def fold(
     rank = len(size)
     if patches.ndim < 2 * rank + 1:
         raise geometry.wrong(
-            "patches", f"have shape [*batch, *out, *taps, in] with {rank} spatial axes",
+            "patches",
+            f"have shape [*batch, *out, *taps, in] with {rank} spatial axes",
             f"shape {patches.shape}",
         )
     geometry.padding_mode(padding_mode)
@@ -139,7 +141,9 @@ def fold(
 
 def _fold(static, patches: Array) -> Array:
     made, mode = static
-    return unpadded(overlap_add(tuple(w.padded() for w in made), patches), made, mode, custom_vjp=False)
+    return unpadded(
+        overlap_add(tuple(w.padded() for w in made), patches), made, mode, custom_vjp=False
+    )
 
 
 def _unfold(static, x: Array) -> Array:

@@ -4,11 +4,13 @@ import jax
 import numpy as np
 import pytest
 import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import jconv
-from jconv.matrix import conv_matrix, index_pattern, toeplitz
-from tests import definition
-from tests.cases import CONV_CASES, dense, each_case
+from jconv.matrix import conv_matrix, index_pattern, pool_matrix, toeplitz
+from tests import definition, strategies
+from tests.cases import CONV_CASES, POOL_CASES, dense, each_case
 from tests.compare import assert_close, assert_same
 
 LINEAR = [case.name for case in CONV_CASES if not case.options.get("padding_value")]
@@ -81,3 +83,88 @@ def test_index_pattern_is_the_atom_of_convolution():
     assert columns.shape[0::2] == (2, 6)
     y = np.einsum("aoi,bpj,nijc,abcm->nopm", rows, columns, x, kernel)
     assert_close(y, definition.conv(x, kernel, **options), "float64", terms=18)
+
+
+# Pooling
+
+COUNTS = {
+    "avg": {},
+    "avg without padding": {"count_include_pad": False},
+    "avg with a divisor": {"divisor": -3},
+    "sum": {"kind": "sum"},
+}
+
+
+def assert_pool_matrix(case, counts):
+    """The matrix times each channel is the pooling of the definition."""
+    matrix = pool_matrix(case.window, case.size, **case.options, **counts)
+    x = dense((*case.size, 2), "float64", seed=0)
+    options = {name: value for name, value in counts.items() if name != "kind"}
+    defined = definition.sum_pool if "kind" in counts else definition.avg_pool
+    expected = defined(x, case.window, **case.options, **options)
+    assert matrix.dtype == "float64"
+    y = np.asarray(matrix) @ x.reshape(-1, 2)
+    assert_close(y.reshape(expected.shape), expected, "float64", terms=matrix.shape[1])
+
+
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+@each_case(POOL_CASES)
+def test_pool_matrix(case, counts):
+    assert_pool_matrix(case, counts)
+
+
+@settings(max_examples=15)
+@given(case=strategies.pool_cases(), counts=st.sampled_from(list(COUNTS.values())))
+def test_pool_matrix_of_drawn_options(case, counts):
+    assert_pool_matrix(case, counts)
+
+
+def test_transposed_pool_matrix_is_backpropagation():
+    x, options = dense((5, 6, 1), "float64", seed=0), {"stride": (1, 2), "padding": 1}
+    y, transpose = jax.vjp(lambda x: jconv.avg_pool(x, (3, 2), **options), x)
+    y_bar = dense(y.shape, "float64", seed=1)
+    x_bar = np.asarray(pool_matrix((3, 2), (5, 6), **options)).T @ y_bar.ravel()
+    assert_close(x_bar.reshape(x.shape), transpose(y_bar)[0], "float64", terms=6)
+
+
+@pytest.mark.parametrize(("stride", "offset"), [((2, 3), (0, 0)), ((3, 1), (1, 2)), ((1, 9), 4)])
+def test_pool_matrix_of_drop(stride, offset):
+    x = dense((7, 8, 1), "float64", seed=0)
+    padding = [(-o, 0) for o in np.broadcast_to(offset, 2).tolist()]
+    matrix = np.asarray(pool_matrix(stride, (7, 8), kind="drop", padding=padding))
+    expected = definition.drop(x, stride, offset=offset)
+    assert_same((matrix @ x.ravel()).reshape(expected.shape), expected)
+    assert_same(pool_matrix(5, (7, 8), kind="drop", stride=stride, padding=padding), matrix)
+
+
+def test_an_int_serves_every_axis_of_a_pool_matrix():
+    assert_same(pool_matrix(2, (6, 4)), pool_matrix((2, 2), (6, 4)))
+    assert_same(pool_matrix((2, 1), 4), pool_matrix((2, 1), (4, 4)))
+    assert_same(pool_matrix(3, 7, stride=1), pool_matrix((3,), (7,), stride=1))
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "options"),
+    [
+        (ValueError, "kind", {"kind": "max"}),
+        (ValueError, "window", {"window": (0, 2)}),
+        (ValueError, "window", {"window": ()}),
+        (TypeError, "window", {"window": (2.0, 2)}),
+        (ValueError, "size", {"size": (4, 0)}),
+        (ValueError, "size", {"size": (4, 1)}),
+        (ValueError, "size", {"size": (4,)}),
+        (ValueError, "stride", {"stride": 0}),
+        (ValueError, "padding", {"padding": "some"}),
+        (ValueError, "dilation", {"dilation": 0}),
+        (TypeError, "ceil_mode", {"ceil_mode": 1}),
+        (TypeError, "count_include_pad", {"count_include_pad": 1}),
+        (ValueError, "count_include_pad", {"kind": "sum", "count_include_pad": False}),
+        (TypeError, "divisor", {"divisor": "3"}),
+        (ValueError, "divisor", {"divisor": 0}),
+        (ValueError, "divisor", {"kind": "drop", "divisor": 3}),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_of_pool_matrix(error, name, options):
+    with pytest.raises(error, match=f"`{name}`"):
+        pool_matrix(**{"window": (2, 2), "size": (4, 4), **options})

@@ -1,4 +1,4 @@
-"""Pooling: values, winners and gradients, against the loops and against torch."""
+"""Pooling: values, winners and gradients, against the loops."""
 
 import functools
 import itertools
@@ -273,74 +273,3 @@ def test_max_unpool_leaves_out_windows_without_a_winner():
     y, indices = jconv.max_pool(x, case.window, return_indices=True, **case.options)
     unpooled = jconv.max_unpool(y, indices, case.size)
     assert_same(unpooled, definition.max_unpool(y, np.asarray(indices), case.size))
-
-
-# Torch
-
-torch_like = each_case(
-    POOL_CASES,
-    "rank 1, no batch axis",
-    "rank 2",
-    "rank 3",
-    "overlapping",
-    "stride beyond the window",
-    "dilation",
-    "ceil mode",
-    "ceil mode beyond the padding",
-    "ceil mode leaves a window out",
-    "window wider than the input",
-)
-
-
-def to_torch(x, rank):
-    """`[*batch, *size, channels]` as a leaf of shape `[*batch, channels, *size]`."""
-    torch = pytest.importorskip("torch")
-    return torch.tensor(np.moveaxis(x, -1, x.ndim - rank - 1), requires_grad=True)
-
-
-def from_torch(x, rank):
-    return np.moveaxis(x.detach().numpy(), -1 - rank, -1)
-
-
-def torch_pool(kind, case):
-    rank = len(case.window)
-    functional = pytest.importorskip("torch.nn.functional")
-    return functools.partial(
-        getattr(functional, f"{kind}_pool{rank}d"),
-        kernel_size=case.window,
-        **{"stride": case.window, **case.options},
-    )
-
-
-@torch_like
-def test_max_pool_agrees_with_torch(case):
-    rank, x = len(case.window), dense(case.shape, "float32", seed=0)
-    leaf = to_torch(x, rank)
-    theirs, their_winners = torch_pool("max", case)(leaf, return_indices=True)
-    pool = functools.partial(jconv.max_pool, window=case.window, **case.options)
-    ours, winners = jax.jit(functools.partial(pool, return_indices=True))(x)
-    assert_same(ours, from_torch(theirs, rank))
-    assert_same(winners, from_torch(their_winners, rank))
-    theirs.square().sum().backward()
-    x_bar = jax.jit(jax.grad(lambda x: jnp.sum(pool(x) ** 2)))(x)
-    assert_close(x_bar, from_torch(leaf.grad, rank), "float32", terms=9)
-
-
-@pytest.mark.parametrize("count_include_pad", [True, False])
-@torch_like
-def test_avg_pool_agrees_with_torch(case, count_include_pad):
-    if "dilation" in case.options:
-        pytest.skip("torch averages no dilated windows")
-    rank, x = len(case.window), dense(case.shape, "float32", seed=0)
-    leaf = to_torch(x, rank)
-    options = {"count_include_pad": count_include_pad}
-    if rank > 1:
-        theirs = torch_pool("avg", case)(leaf, divisor_override=5, **options)
-        ours = jconv.avg_pool(x, case.window, divisor=5, **case.options, **options)
-        assert_close(ours, from_torch(theirs, rank), "float32", terms=9)
-    theirs = torch_pool("avg", case)(leaf, **options)
-    pool = functools.partial(jconv.avg_pool, window=case.window, **case.options, **options)
-    assert_close(pool(x), from_torch(theirs, rank), "float32", terms=9)
-    theirs.square().sum().backward()
-    x_bar = jax.jit(jax.grad(lambda x: jnp.sum(pool(x) ** 2)))(x)
-    assert_close(x_bar, from_torch(leaf.grad, rank), "float32", terms=9)

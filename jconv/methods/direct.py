@@ -1,13 +1,15 @@
 """XLA's windowed convolution, each face as one call.
 
 A windowed convolution pairs `lhs` (dilated by `a`), `rhs` (dilated by `d`) and `out` (stride `s`):
-output `o` meets entry `t` of `rhs` at position `a*i = s*o + d*t - low` of `lhs`. The three faces are the
-same pairing, seen from each of its sides:
+output `o` meets entry `t` of `rhs` at position `a*i = s*o + d*t - low` of `lhs`. The three faces
+are the same pairing, seen from each of its sides:
 
     face            lhs  rhs  out    lhs dilation    stride          rhs dilation   low
     forward         x    k    y      input_dilation  stride          dilation       low
-    input_adjoint   y    k    x      stride          input_dilation  dilation       reach - low, k reversed
+    input_adjoint   y    k    x      stride          input_dilation  dilation       reach - low
     kernel_adjoint  x    y    k      input_dilation  dilation        stride         low
+
+The input adjoint takes the kernel reversed.
 """
 
 from typing import NamedTuple
@@ -47,8 +49,9 @@ class Pairing(NamedTuple):
     def is_safe(self) -> bool:
         """Whether no derivative of any order of this convolution has a negative window padding.
 
-        JAX's rules turn `low` into `rhs_reach - low`, `out_reach - low` and `lhs_reach - rhs_reach + low`
-        (`high` likewise), and XLA:CPU reads out of bounds when one of them is negative.
+        JAX's rules turn `low` into `rhs_reach - low`, `out_reach - low` and
+        `lhs_reach - rhs_reach + low` (`high` likewise), and XLA:CPU reads out of bounds when one of
+        them is negative.
         """
         lhs_reach = spread(self.lhs, self.lhs_dilation) - 1
         least = max(0, self.rhs_reach - lhs_reach)
@@ -80,16 +83,21 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     ]
     n = len(axes)
     space = tuple(range(1, n + 1))
-    # Examples are summed like channels: `x` is read as [in, *size, batch], `y` as [*out, batch, out].
+    # Examples are summed like channels: `x` is read as [in, *size, batch], `y` as [*out, batch,
+    # out].
     dims = lax.ConvDimensionNumbers((n + 1, 0, *space), (n + 1, 0, *space), (n, n + 1, *range(n)))
     return _convolve(spec, x, y, axes, dims, batch_group_count=spec.groups)
 
 
-def _convolve(spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing], dims=None, **groups) -> Array:
+def _convolve(
+    spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing], dims=None, **groups
+) -> Array:
     n = len(axes)
     if dims is None:
         space = tuple(range(1, n + 1))
-        dims = lax.ConvDimensionNumbers((0, n + 1, *space), (n + 1, n, *range(n)), (0, n + 1, *space))
+        dims = lax.ConvDimensionNumbers(
+            (0, n + 1, *space), (n + 1, n, *range(n)), (0, n + 1, *space)
+        )
     axes = list(axes)
     for i, axis in enumerate(axes):
         if not axis.is_safe:

@@ -1,13 +1,14 @@
 """The convolution theorem: sums over taps become products over frequencies.
 
-With `^` the transform over the spatial axes at a common length, and `~` that of the sequence read backwards:
+With `^` the transform over the spatial axes at a common length, and `~` that of the sequence read
+backwards:
 
     forward         y[p]  = sum_j xp[p + j] k[j]     y^  = xp^ k~    kept at every `stride`-th p
-    input_adjoint   xp[p] = sum_j y[p - j] k[j]      xp^ = y^ k^     `stride - 1` zeros put into y first
+    input_adjoint   xp[p] = sum_j y[p - j] k[j]      xp^ = y^ k^     zeros put into y first
     kernel_adjoint  k[j]  = sum_p xp[p + j] y[p]     k^  = xp^ y~    kept at every `dilation`-th j
 
-The common length is that of the padded input, so what wraps around is never kept. Rounding errors are relative
-to the largest entry, and a NaN or an inf spreads everywhere.
+The common length is that of the padded input, so what wraps around is never kept. Rounding errors
+are relative to the largest entry, and a NaN or an inf spreads everywhere.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Products first, shifts after: every tap's matrix product with the whole input, then shifted sums.
 
-    forward         z[t, m, p] = sum_c k[t, c, m] xp[p, c],   y[o, m] = sum_t z[t, m, o + dilation*t]
+    forward         z[t, m, p] = k[t, c, m] xp[p, c],           y[o, m] = z[t, m, o + dilation*t]
     input_adjoint   the forward of `y` by the reversed kernel
-    kernel_adjoint  z_bar[t, m, p] = y[p - dilation*t, m],    k[t, c, m] = sum_p z_bar[t, m, p] xp[p, c]
+    kernel_adjoint  z_bar[t, m, p] = y[p - dilation*t, m],      k[t, c, m] = z_bar[t, m, p] xp[p, c]
 
 With few output channels, `z` is small where patches of the input would be large. Only stride 1.
 Source: Vasudevan, Anderson, Gregg (2017), section 3 (kn2row).
@@ -28,7 +28,9 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
     first = spec.windows[0]
     taps, outputs = math.prod(spec.taps), k.shape[-1]
     inner = math.prod(w.extent for w in spec.windows[1:])
-    blocks = split(x.shape[0], first.out, taps * outputs * inner * accumulator(spec, x.dtype).itemsize)
+    blocks = split(
+        x.shape[0], first.out, taps * outputs * inner * accumulator(spec, x.dtype).itemsize
+    )
     read = _reader(spec, x, blocks, first.reach)
     flat = lax.optimization_barrier(jnp.moveaxis(k, -1, -2).reshape(taps * outputs, -1))
 
@@ -51,7 +53,9 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     first = spec.windows[0]
     taps, outputs = math.prod(spec.taps), y.shape[-1]
     inner = math.prod(w.extent for w in spec.windows[1:])
-    blocks = split(x.shape[0], first.extent, taps * outputs * inner * accumulator(spec, x.dtype).itemsize)
+    blocks = split(
+        x.shape[0], first.extent, taps * outputs * inner * accumulator(spec, x.dtype).itemsize
+    )
     read = _reader(spec, x, blocks, 0)
     # Zeros on both sides of `y`, so that each tap's z_bar is a plain view of it.
     reach = [(w.reach, w.extent - w.out, 0) for w in spec.windows]

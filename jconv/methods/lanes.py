@@ -4,8 +4,9 @@
     input_adjoint   the forward of `y` by the reversed kernel
     kernel_adjoint  x[n, i, c, g] y[n, o, m, g] -> k[t, c, m, g], accumulated over rows of positions
 
-Few channels a group (depthwise, ResNeXt) leave a matrix product nothing to do. `x` is padded once and kept
-from being fused (the barrier): the bounds tests of a fused pad cost more than the arithmetic.
+Few channels a group (depthwise, ResNeXt) leave a matrix product nothing to do. `x` is padded once
+and kept from being fused (the barrier): the bounds tests of a fused pad cost more than the
+arithmetic.
 """
 
 import math
@@ -22,7 +23,8 @@ from jconv.channels import accumulator, swap_channels
 from jconv.geometry import Spec, transposed
 from jconv.padding import crop, cut, embed, grow
 
-# How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first cache.
+# How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first
+# cache.
 ACCUMULATOR = 8192
 
 
@@ -97,10 +99,12 @@ def _rows(spec: Spec, n: int, lanes: int) -> _Rows:
 
 
 def _terms(spec: Spec, rows: _Rows, xp: Array, y: Array, at, tap) -> Iterator[Array]:
-    """One row of outputs times what each tap of the last axis reads: `[length, m, g]` a tap and channel."""
+    """A row of outputs times what each tap of the last axis reads, `[length, m, g]` each."""
     image, *leading, block = at
     last = spec.windows[-1]
-    at_x = [o * w.stride + t * w.dilation for o, w, t in zip(leading, spec.windows, tap, strict=False)]
+    at_x = [
+        o * w.stride + t * w.dilation for o, w, t in zip(leading, spec.windows, tap, strict=False)
+    ]
     read = (rows.length - 1) * last.stride + 1
     x_row = _row(xp, (image, *at_x, block * rows.length * last.stride), read + last.reach)
     y_row = _row(y, (image, *leading, block * rows.length), rows.length)
@@ -119,7 +123,9 @@ def _row(a: Array, at, length: int) -> Array:
 
 def _view(spec: Spec, xp: Array, tap) -> Array:
     starts = [w.dilation * t for w, t in zip(spec.windows, tap, strict=True)]
-    bounds = [(s, s + (w.out - 1) * w.stride + 1) for s, w in zip(starts, spec.windows, strict=True)]
+    bounds = [
+        (s, s + (w.out - 1) * w.stride + 1) for s, w in zip(starts, spec.windows, strict=True)
+    ]
     return crop(xp, 1, bounds, [w.stride for w in spec.windows])
 
 

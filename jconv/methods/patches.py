@@ -4,14 +4,15 @@
     input_adjoint   y[n, o, m] k[t, c, m] -> patches[n, o, t, c], overlapping ones added up
     kernel_adjoint  patches[t, c, (n, o)] y[(n, o), m] -> k[t, c, m]
 
-Forward and kernel adjoint go block by block. The kernel's adjoint keeps positions last, so that each tap is
-a plain copy and the product reads whole rows.
+Forward and kernel adjoint go block by block. The kernel's adjoint keeps positions last, so that
+each tap is a plain copy and the product reads whole rows.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
 from itertools import product
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax

@@ -1,8 +1,8 @@
 """One shifted view of the input a tap: `y = sum_t x[stride*o + dilation*t] . k[t]`.
 
-    forward         view_t(x) k[t] -> y, added over the taps
-    input_adjoint   y k[t] -> view_t, placed back and added over the taps
-    kernel_adjoint  view_t(x) y -> k[t]
+forward         view_t(x) k[t] -> y, added over the taps
+input_adjoint   y k[t] -> view_t, placed back and added over the taps
+kernel_adjoint  view_t(x) y -> k[t]
 """
 
 from functools import reduce

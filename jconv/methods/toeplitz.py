@@ -1,4 +1,5 @@
-"""The explicit matrix: `y = M x`, backpropagation `x_bar = M^T y_bar`, kernel from the outer product.
+"""The explicit matrix: `y = M x`, backpropagation `x_bar = M^T y_bar`, kernel from the outer
+product.
 
     forward         M[g, (o, m), (i, c)] x[n, i, g, c] -> y[n, o, g, m]
     input_adjoint   M[g, (o, m), (i, c)] y[n, o, g, m] -> x[n, i, g, c]
@@ -14,17 +15,21 @@ from jax import Array, lax
 
 from jconv.channels import accumulator
 from jconv.geometry import Spec
-from jconv.matrix import blocks, blocks_adjoint
+from jconv.tables import blocks, blocks_adjoint
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
     m = blocks(spec.windows, k, spec.groups)
-    return _from_vectors(spec, _product(spec, _vectors(spec, x), _matrices(spec, m), 2, 2), spec.out)
+    return _from_vectors(
+        spec, _product(spec, _vectors(spec, x), _matrices(spec, m), 2, 2), spec.out
+    )
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
     m = blocks(spec.windows, k, spec.groups)
-    return _from_vectors(spec, _product(spec, _vectors(spec, y), _matrices(spec, m), 2, 1), spec.size)
+    return _from_vectors(
+        spec, _product(spec, _vectors(spec, y), _matrices(spec, m), 2, 1), spec.size
+    )
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:

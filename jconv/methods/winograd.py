@@ -1,13 +1,14 @@
 """Winograd's minimal filtering F(2, 3), for kernels of 3 taps an axis in one or two dimensions.
 
-Two neighbouring outputs of a 3-tap correlation take 4 products instead of 6, in 2D 16 instead of 36:
+Two neighbouring outputs of a 3-tap correlation take 4 products instead of 6, in 2D 16 instead of
+36:
 
-    forward         Y = A' [(G k G') . (B' x B)] A       one matrix product over channels a transform position
+    forward         Y = A' [(G k G') . (B' x B)] A     a matrix product a transform position
     input_adjoint   the forward of `y` by the reversed kernel
-    kernel_adjoint  K = G' [(B' x B) . (A y A')] G       the same, with the products summed over all tiles
+    kernel_adjoint  K = G' [(B' x B) . (A y A')] G     the same, summed over all tiles
 
-All entries of the matrices are 0, 1 or 1/2, so float32 loses nothing to the direct sum; larger tiles,
-F(4, 3) say, lose a digit. Source: Lavin and Gray (2016), eq. 8 and section 4.1.
+All entries of the matrices are 0, 1 or 1/2, so float32 loses nothing to the direct sum; larger
+tiles, F(4, 3) say, lose a digit. Source: Lavin and Gray (2016), eq. 8 and section 4.1.
 """
 
 import dataclasses

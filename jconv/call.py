@@ -1,0 +1,180 @@
+"""Every option of a convolution, checked, and what it comes to.
+
+Whatever takes `conv`'s options, takes them through `check`: so they mean the same everywhere, and a
+wrong one raises the same error before anything is computed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
+
+from jconv import geometry
+from jconv.geometry import Ints, Padding, Spec, Window
+from jconv.methods import METHODS
+from jconv.operands import number_dtype, scalar
+from jconv.padding import padded, unpadded
+
+
+class Call(NamedTuple):
+    """A checked call: batch axes, windows over the unpadded input, and what methods are given."""
+
+    batch: tuple[int, ...]
+    windows: tuple[Window, ...]
+    mode: str
+    value: ArrayLike
+    spec: Spec
+    method: str
+    custom_vjp: bool
+
+    @property
+    def rank(self) -> int:
+        return len(self.windows)
+
+    @property
+    def pads_outside(self) -> bool:
+        """Whether padding is an operation of its own, because not zeros stand outside."""
+        return self.spec.windows != self.windows
+
+    def pad(self, x: Array) -> Array:
+        if not self.pads_outside:
+            return x
+        return padded(x, self.windows, self.mode, self.value, self.custom_vjp)
+
+    def unpad(self, x: Array) -> Array:
+        if not self.pads_outside:
+            return x
+        return unpadded(x, self.windows, self.mode, self.custom_vjp)
+
+    def require_y(self, name: str, shape: tuple[int, ...], channels: int) -> None:
+        expected = (*self.batch, *self.spec.out, channels)
+        if shape != expected:
+            raise geometry.wrong(name, f"have shape {expected}", f"shape {shape}")
+
+
+def check(
+    x_shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    dtype: Any,
+    *,
+    sized: str = "x",
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    padding_mode: str = "constant",
+    padding_value: ArrayLike = 0,
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
+) -> Call:
+    """The call that shapes and options make; `sized` names the argument that gave the size."""
+    rank = geometry.kernel_rank(kernel_shape)
+    size, channels = geometry.split_shape("x", x_shape, rank)
+    count = geometry.channel_groups(groups, channels, kernel_shape[-1])
+    if kernel_shape[-2] * count != channels:
+        raise geometry.wrong(
+            "kernel", "have in // groups input channels",
+            f"kernel shape {tuple(kernel_shape)}, groups={count}, x with {channels} channels",
+        )  # fmt: skip
+    made = geometry.windows(
+        size,
+        kernel_shape[:rank],
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        input_dilation=input_dilation,
+    )
+    geometry.require_output(sized, made)
+    value = scalar("padding_value", padding_value, dtype)
+    outside = geometry.padding_mode(padding_mode) != "constant" or not _is_zero(value)
+    spec = Spec(
+        made,
+        count,
+        geometry.flag("flip", flip),
+        _precision(precision),
+        _preferred(preferred_element_type, dtype),
+    )
+    spec = spec.padded() if outside else spec
+    return Call(
+        batch=tuple(x_shape[: len(x_shape) - rank - 1]),
+        windows=made,
+        mode=padding_mode,
+        value=value,
+        spec=spec,
+        method=_method(method, spec, dtype),
+        custom_vjp=geometry.flag("custom_vjp", custom_vjp),
+    )
+
+
+def _is_zero(value: ArrayLike) -> bool:
+    return isinstance(value, int | float) and value == 0
+
+
+def _method(method: object, spec: Spec, dtype) -> str:
+    if not isinstance(method, str):
+        raise geometry.mistyped("method", "be a str", method)
+    names = ("auto", *METHODS)
+    if method not in names:
+        raise geometry.wrong("method", f"be one of {names}", repr(method))
+    served, only = _serving(spec, dtype).get(method, (True, ""))
+    if not served:
+        must = f"serve this convolution, and {method!r} serves only {only}"
+        raise geometry.wrong("method", must, repr(method))
+    return method
+
+
+def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
+    """Whether the methods that are not for all convolutions serve all three faces of this one."""
+    inexact = jnp.issubdtype(dtype, jnp.inexact)
+    unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
+    threes = len(spec.taps) <= 2 and all(w.taps == 3 and w.dilation == 1 for w in spec.windows)
+    return {
+        "fourier": (inexact, "floats and complex numbers, since it rounds"),
+        "lanes": (unit, "stride and input_dilation 1"),
+        "kn2row": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
+        "winograd": (
+            inexact and unit and threes and spec.groups == 1,
+            "floats, one or two axes of 3 taps, and stride, dilations and groups 1",
+        ),
+    }
+
+
+def _preferred(preferred: DTypeLike | None, dtype):
+    if preferred is None:
+        return None
+    preferred = number_dtype("preferred_element_type", preferred)
+    kinds = (jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating)
+    same = any(jnp.issubdtype(dtype, k) and jnp.issubdtype(preferred, k) for k in kinds)
+    if not same or preferred.itemsize < dtype.itemsize:
+        raise geometry.wrong(
+            "preferred_element_type",
+            f"be of the kind of the operands' dtype {dtype}, and no narrower", preferred,
+        )  # fmt: skip
+    return preferred
+
+
+def _precision(precision: Any) -> Any:
+    if precision is None or isinstance(precision, lax.DotAlgorithm | lax.DotAlgorithmPreset):
+        return precision
+    sides = geometry.entries_of(precision)
+    if sides is None:
+        return _side_precision(precision)
+    if len(sides) != 2:
+        raise geometry.wrong("precision", "be one, or a pair", precision)
+    return tuple(map(_side_precision, sides))
+
+
+def _side_precision(precision: object) -> lax.Precision:
+    must = "be None, a jax.lax.Precision or its name, or a jax.lax.DotAlgorithm"
+    if not isinstance(precision, str | lax.Precision):
+        raise geometry.mistyped("precision", must, precision)
+    try:
+        return lax.Precision(precision)
+    except ValueError:
+        raise geometry.wrong("precision", must, repr(precision)) from None

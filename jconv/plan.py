@@ -1,0 +1,154 @@
+"""What a convolution would do, before it is done."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jconv import geometry
+from jconv.call import Call, check
+from jconv.faces import evaluate, steps
+from jconv.operands import number_dtype
+from jconv.planner import FACES, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class FacePlan:
+    """One face: the methods that serve it, from the first rewrite to the last step, and why."""
+
+    face: str
+    method: str
+    why: str
+    flops: int
+    scratch: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The three faces of one convolution, its sizes, and the matrix that it stands for."""
+
+    platform: str
+    dtype: str
+    x_shape: tuple[int, ...]
+    kernel_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
+    matrix_shape: tuple[int, int]
+    forward: FacePlan
+    input_adjoint: FacePlan
+    kernel_adjoint: FacePlan
+
+    def __str__(self) -> str:
+        rows = [("face", "method", "FLOPs", "scratch", "why")]
+        for face in (self.forward, self.input_adjoint, self.kernel_adjoint):
+            scratch = "unknown" if face.scratch is None else f"{face.scratch / 2**20:.1f} MiB"
+            rows.append((face.face, face.method, f"{face.flops:.3g}", scratch, face.why))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = (
+            "  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+        matrix = " x ".join(map(str, self.matrix_shape))
+        return "\n".join(
+            (
+                f"x {self.x_shape} * kernel {self.kernel_shape} -> y {self.y_shape},"
+                f" {self.dtype} on {self.platform}",
+                f"the matrix of one example: {matrix}",
+                *lines,
+            )
+        )
+
+
+def plan(
+    x_shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    *,
+    dtype: DTypeLike = jnp.float32,
+    platform: str | None = None,
+    **options: Any,
+) -> Plan:
+    """What `conv` of these shapes does: each face's method and why, its FLOPs and its scratch.
+
+    A face takes `2 * prod(out) * prod(taps) * in // groups * out_channels` FLOPs an example by
+    definition, however few a method needs. Its scratch is what XLA reports for the compiled face;
+    it is unknown for a platform that is not at hand.
+
+    Args:
+      x_shape: `[*batch, *size, in]`.
+      kernel_shape: `[*taps, in // groups, out]`.
+      dtype: the dtype of both.
+      platform: `"cpu"`, `"gpu"`, `"cuda"`, `"rocm"` or `"tpu"`; default the one in use.
+      options: as in `conv`.
+
+    Returns:
+      A frozen record; `print` shows it as a table.
+
+    Raises:
+      ValueError, TypeError: as `conv`.
+
+    >>> plan((8, 32, 32, 16), (3, 3, 1, 16), groups=16, platform="cpu").forward.method
+    'lanes'
+    """
+    x_shape, kernel_shape = _shape("x_shape", x_shape), _shape("kernel_shape", kernel_shape)
+    dtype = number_dtype("dtype", dtype)
+    call = check(x_shape, kernel_shape, dtype, **options)
+    platform = jax.default_backend() if platform is None else platform
+    known = ("cpu", "gpu", "cuda", "rocm", "tpu")
+    if not isinstance(platform, str):
+        raise geometry.mistyped("platform", f"be one of {known}", platform)
+    if platform not in known:
+        raise geometry.wrong("platform", f"be one of {known}", repr(platform))
+    inputs, outputs = x_shape[-1], kernel_shape[-1]
+    size = tuple(w.size for w in call.windows)
+    faces = {face: _face_plan(call, face, kernel_shape, inputs, dtype, platform) for face in FACES}
+    return Plan(
+        platform,
+        dtype.name,
+        x_shape,
+        kernel_shape,
+        (*call.batch, *call.spec.out, outputs),
+        (math.prod(call.spec.out) * outputs, math.prod(size) * inputs),
+        **faces,
+    )
+
+
+def _shape(name: str, shape: object) -> tuple[int, ...]:
+    sizes = geometry.entries_of(shape)
+    if sizes is None:
+        raise geometry.mistyped(name, "be a shape", shape)
+    return tuple(geometry.whole(name, size, least=0) for size in sizes)
+
+
+def _face_plan(
+    call: Call, face: str, kernel_shape: tuple[int, ...], inputs: int, dtype, platform: str
+) -> FacePlan:
+    spec, n = call.spec, math.prod(call.batch)
+    outputs = kernel_shape[-1]
+    if call.method == "auto":
+        rules = list(steps(Problem(face, spec, n, inputs, outputs, dtype), platform))
+        method, why = (
+            " > ".join(rule.method for rule in rules),
+            "; ".join(dict.fromkeys(rule.why for rule in rules)),
+        )
+    else:
+        method, why = call.method, "asked for"
+    x = jax.ShapeDtypeStruct((n, *spec.size, inputs), dtype)
+    kernel = jax.ShapeDtypeStruct(kernel_shape, dtype)
+    y = jax.ShapeDtypeStruct((n, *spec.out, outputs), dtype)
+    operands = {"forward": (x, kernel), "input_adjoint": (y, kernel), "kernel_adjoint": (x, y)}[
+        face
+    ]
+    flops = 2 * math.prod(y.shape) * math.prod(kernel_shape[:-1])
+    return FacePlan(face, method, why, flops, _scratch(call, face, operands, platform))
+
+
+def _scratch(call: Call, face: str, operands, platform: str) -> int | None:
+    if platform != jax.default_backend():
+        return None
+    compiled = jax.jit(partial(evaluate, face, call.spec, call.method)).lower(*operands).compile()
+    analysis = compiled.memory_analysis()
+    return None if analysis is None else analysis.temp_size_in_bytes

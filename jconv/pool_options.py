@@ -1,0 +1,71 @@
+"""What the options of a pooling come to: its windows, and how much each of them counts."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jconv import geometry
+from jconv.geometry import Ints, Padding, Window
+from jconv.stages import left, over
+
+
+class Pooling(NamedTuple):
+    """The windows of a checked call, over what negative padding leaves of its input."""
+
+    windows: tuple[Window, ...]
+    kept: tuple[tuple[int, int], ...]  # the bounds of what is left of each axis
+    explicit: tuple[Window, ...]  # over the input as it came, without what `ceil_mode` adds
+
+    @property
+    def rank(self) -> int:
+        return len(self.windows)
+
+    def counts(self, include_pad: bool, divisor: float | None) -> list[np.ndarray]:
+        """Per axis, how many taps of each window count, one number where all are alike.
+
+        What a window's average divides by is their product.
+        """
+        if divisor is not None:
+            return [np.asarray([_divisor(divisor)])]
+        return [
+            _count(w, m.out, *((-w.low, w.size + w.high) if include_pad else bounds))
+            for w, m, bounds in zip(self.explicit, self.windows, self.kept, strict=True)
+        ]
+
+
+def resolved(
+    name: str,
+    size: Sequence[int],
+    taps: Sequence[int],
+    *,
+    stride: Ints | None,
+    padding: Padding,
+    dilation: Ints,
+    ceil_mode: bool,
+) -> Pooling:
+    """The windows of `taps` over an input of `size`, which the errors call `name`."""
+    options = {
+        "stride": taps if stride is None else stride, "padding": padding, "dilation": dilation,
+    }  # fmt: skip
+    explicit = geometry.windows(size, taps, **options)
+    made = geometry.windows(size, taps, ceil_mode=ceil_mode, **options)
+    geometry.require_output(name, made)
+    # What padding crops stays out, also where a partial window of `ceil_mode` would reach it again.
+    kept = tuple(map(left, explicit))
+    return Pooling(tuple(map(over, made, kept)), kept, explicit)
+
+
+def _divisor(divisor: object) -> float:
+    if isinstance(divisor, bool) or not isinstance(divisor, int | float | np.number):
+        raise geometry.mistyped("divisor", "be a number or None", divisor)
+    if divisor == 0:
+        raise geometry.wrong("divisor", "not be 0", divisor)
+    return float(divisor)
+
+
+def _count(w: Window, out: int, start: int, stop: int) -> np.ndarray:
+    """How many taps of each window read from `start` to `stop`, at least 1."""
+    at = w.stride * np.arange(out)[:, None] + w.dilation * np.arange(w.taps) - w.low
+    counted = np.maximum(((at >= start) & (at < stop)).sum(1), 1)
+    return counted[:1] if (counted == counted[0]).all() else counted

@@ -1,0 +1,235 @@
+"""What XLA:CPU is left with once a program is compiled: nothing here is timed, so nothing is flaky.
+
+Programs are compiled at the sizes of the layers that they are measured on, and never run.
+"""
+
+import functools
+import itertools
+import math
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import experiments
+import jconv
+from experiments.convolutions import lax_conv
+from experiments.tables import Layer, read_layers, read_pools
+from jconv import geometry
+from jconv.faces import steps
+from jconv.planner import FACES, Problem
+from tests.cases import CONV_CASES, each_case
+
+TABLES = Path(experiments.__file__).parent
+# Of the kinds that XLA:CPU is worst at, and of no layer that was tuned for.
+OTHERS = [
+    Layer("depthwise volume", 1, 24, 24, (10,) * 3, (3,) * 3, (1,) * 3, (1,) * 3, (1,) * 3, 24),
+    Layer("strided depthwise", 2, 48, 48, (40, 36), (3, 5), (2, 2), (1, 2), (1, 1), 48),
+    Layer("strided 4x4", 2, 24, 40, (30, 26), (4, 4), (2, 2), (1, 1), (1, 1), 1),
+    Layer("tall", 2, 20, 12, (24, 31), (7, 3), (1, 1), (3, 0), (1, 1), 1),
+    Layer("long", 1, 2, 2, (9000,), (400,), (1,), (0,), (1,), 1),
+    Layer("dilated volume", 1, 8, 12, (12,) * 3, (3,) * 3, (1,) * 3, (2,) * 3, (2,) * 3, 1),
+]
+LAYERS = [*read_layers(TABLES / "layers.csv"), *OTHERS]
+POOLS = read_pools(TABLES / "pools.csv")
+SCRATCH = 32 * 2**20
+PLANNED_ELSEWHERE = ["cifar_3x3", "depthwise3x3", "audio_k25s4", "volume3x3x3", "volume_time"]
+
+each_layer = pytest.mark.parametrize("layer", LAYERS, ids=[layer.name for layer in LAYERS])
+each_face = pytest.mark.parametrize("face", FACES)
+
+
+def options(layer):
+    return {
+        "stride": layer.stride,
+        "padding": [(p, p) for p in layer.padding],
+        "dilation": layer.dilation,
+        "groups": layer.groups,
+    }
+
+
+def compute(face, layer):
+    """A face as a function of `x`, `kernel` and `y_bar`."""
+    chosen = options(layer)
+    return {
+        "forward": lambda x, k, y: jconv.conv(x, k, **chosen),
+        "input_adjoint": lambda x, k, y: jconv.conv_transpose(y, k, size=layer.size, **chosen),
+        "kernel_adjoint": lambda x, k, y: jconv.kernel_gradient(x, y, layer.taps, **chosen),
+    }[face]
+
+
+def compute_by_lax(face, layer):
+    conv = functools.partial(lax_conv, **options(layer))
+    return {
+        "forward": lambda x, k, y: conv(x, k),
+        "input_adjoint": lambda x, k, y: jax.vjp(lambda x: conv(x, k), x)[1](y),
+        "kernel_adjoint": lambda x, k, y: jax.vjp(lambda k: conv(x, k), k)[1](y),
+    }[face]
+
+
+def arguments(shapes):
+    return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+
+def compiled(function, shapes):
+    return jax.jit(function).lower(*arguments(shapes)).compile()
+
+
+@functools.cache
+def compiled_face(face, layer):
+    return compiled(compute(face, layer), layer.shapes)
+
+
+def methods(face, layer):
+    """What the planner takes on CPU, from the first rewrite to the last step."""
+    windows = geometry.windows(
+        layer.size, layer.taps, stride=layer.stride, dilation=layer.dilation,
+        padding=options(layer)["padding"],
+    )  # fmt: skip
+    spec = geometry.Spec(windows, layer.groups)
+    sizes = layer.batch, layer.inputs, layer.outputs
+    problem = Problem(face, spec, *sizes, jnp.dtype(jnp.float32))
+    return [rule.method for rule in steps(problem, "cpu")]
+
+
+def convolutions(text):
+    """The lines of the convolutions of a compiled program."""
+    return [line for line in text.splitlines() if re.search(r"\bconvolution\(", line)]
+
+
+def window_sizes(line):
+    """Of a convolution's window; none for a matrix product written as a convolution."""
+    found = re.search(r"window={size=([\dx]+)", line)
+    return list(map(int, found[1].split("x"))) if found else []
+
+
+def is_grouped(line):
+    return bool(re.search(r"(feature|batch)_group_count=", line))
+
+
+def is_spread(line):
+    """Whether zeros stand between the inputs."""
+    return "lhs_dilate=" in line
+
+
+def pads_negatively(line):
+    return bool(re.search(r"window={[^}]*pad=[\dx_]*-", line))
+
+
+# Convolution
+
+
+@each_face
+@each_layer
+def test_no_more_is_left_to_xla_than_planned(layer, face):
+    left = convolutions(compiled_face(face, layer).as_text())
+    plan = methods(face, layer)
+    if plan[-1] != "direct":
+        assert not left
+    zeros_between = face == "input_adjoint" and max(layer.stride) > 1 and "phases" not in plan
+    for line in left:
+        assert layer.groups > 1 or not is_grouped(line)
+        assert zeros_between or not is_spread(line)
+        assert not pads_negatively(line)
+        # At most rows of an image slide, in place of the taps.
+        is_row = face == "kernel_adjoint" and len(window_sizes(line)) == 1
+        assert is_row or max(window_sizes(line), default=0) <= max(layer.taps)
+
+
+def test_what_is_looked_for_is_found_in_lax():
+    layers = {layer.name: layer for layer in LAYERS}
+
+    def left(name, face, **changes):
+        layer = layers[name]._replace(**changes)
+        return convolutions(compiled(compute_by_lax(face, layer), layer.shapes).as_text())
+
+    assert any(map(is_grouped, left("depthwise3x3", "input_adjoint")))
+    assert any(map(is_spread, left("res3x3s2_56", "input_adjoint")))
+    assert [32, 32] in map(window_sizes, left("cifar_3x3", "kernel_adjoint"))
+    assert any(map(pads_negatively, left("wave_k3", "input_adjoint", padding=(5,))))
+
+
+@each_face
+@each_layer
+def test_the_platform_is_resolved(layer, face):
+    assert "conditional(" not in compiled_face(face, layer).as_text()
+
+
+@each_face
+@each_layer
+def test_scratch_is_bounded_by_lax(layer, face):
+    scratch = compiled_face(face, layer).memory_analysis().temp_size_in_bytes
+    if scratch > SCRATCH:
+        by_lax = compiled(compute_by_lax(face, layer), layer.shapes).memory_analysis()
+        assert scratch <= 1.5 * by_lax.temp_size_in_bytes + SCRATCH
+
+
+def test_groups_are_never_left_to_xla():
+    grouped = [layer for layer in LAYERS if layer.groups > 1 and max(layer.stride) == 1]
+    assert grouped
+    for layer, face in itertools.product(grouped, FACES):
+        assert "direct" not in methods(face, layer)
+
+
+def test_kernel_gradients_of_images_are_never_left_to_xla():
+    images = [layer for layer in LAYERS if len(layer.taps) > 1 and math.prod(layer.taps) > 1]
+    for layer in images:
+        assert methods("kernel_adjoint", layer)[0] != "direct"
+
+
+@pytest.mark.parametrize("custom_vjp", [True, False])
+@each_case(
+    CONV_CASES, "low padding beyond the reach", "high padding beyond the reach", "crop and pad",
+    "padding beyond the reach", "stride beyond the kernel", "uncovered tail",
+    "crop between samples", "groups",
+)  # fmt: skip
+def test_no_window_is_padded_negatively(case, custom_vjp):
+    # XLA:CPU reads out of bounds where one is.
+    conv = functools.partial(jconv.conv, **case.options, method="direct", custom_vjp=custom_vjp)
+
+    def gradients(x, kernel, y_bar):
+        return jax.vjp(conv, x, kernel)[1](y_bar)
+
+    def twice(x, kernel, y_bar):
+        return jax.vjp(gradients, x, kernel, y_bar)[1]((x, kernel))
+
+    lines = convolutions(compiled(twice, case.shapes).as_text())
+    assert lines
+    assert not any(map(pads_negatively, lines))
+
+
+# Pooling
+
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@pytest.mark.parametrize("pool", POOLS, ids=[pool.name for pool in POOLS])
+def test_pooling_has_no_scatter(pool, kind):
+    pooling = functools.partial(
+        {"max": jconv.max_pool, "avg": jconv.avg_pool}[kind], window=pool.window,
+        stride=pool.stride, padding=[(p, p) for p in pool.padding],
+    )  # fmt: skip
+
+    def value_and_gradient(x, y_bar):
+        y, transpose = jax.vjp(pooling, x)
+        return y, transpose(y_bar)
+
+    text = compiled(value_and_gradient, pool.shapes).as_text()
+    assert not re.search(r"\b(select-and-scatter|scatter|conditional)\(", text)
+
+
+# Other platforms
+
+
+@each_face
+@pytest.mark.parametrize(
+    "layer",
+    [layer for layer in LAYERS if layer.name in PLANNED_ELSEWHERE],
+    ids=PLANNED_ELSEWHERE,
+)
+def test_accelerators_get_convolutions_and_no_loop(layer, face):
+    exported = jax.export.export(jax.jit(compute(face, layer)), platforms=("cuda", "tpu"))
+    text = exported(*arguments(layer.shapes)).mlir_module()
+    assert "stablehlo.convolution" in text
+    assert "stablehlo.while" not in text
