@@ -5,8 +5,8 @@ A convolution of `x` `[*batch, *size, in]` by a kernel `[*taps, in // groups, ou
     y[o] = sum_t x[stride*o + dilation*t - low] . kernel[t]                     `conv`
 
 where `o`, `t` and the rest have one entry a spatial axis, of which there are as many as the kernel
-has taps axes, and `.` contracts channels. It is linear in `x` and in `kernel`. So it is one trilinear
-form with three faces,
+has taps axes, and `.` contracts channels. It is linear in `x` and in `kernel`. So it is one
+trilinear form with three faces,
 
     <conv(x, kernel), y> == <x, conv_transpose(y, kernel)> == <kernel, kernel_gradient(x, y)>
 
