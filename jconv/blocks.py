@@ -58,9 +58,10 @@ def reader(
     return lambda step: blocks.cut(padded, step, stride, size)
 
 
-def split(n: int, rows: int, row_bytes: int, budget: int = BLOCK_BYTES) -> Blocks:
+def split(n: int, rows: int, row_bytes: int, budget: int | None = None) -> Blocks:
     """The fewest equal blocks of `n` images of `rows` rows that need about `budget` bytes each."""
-    if rows * row_bytes >= budget or n == 0:
+    budget = BLOCK_BYTES if budget is None else budget
+    if rows * row_bytes >= budget:
         most = max(budget // max(row_bytes, 1), 1)
         row_blocks = -(-rows // most)
         return Blocks(n, 1, row_blocks, -(-rows // row_blocks))

@@ -1,12 +1,16 @@
 """The three faces of a convolution: the chosen method, through rewrites, on one platform."""
 
-from collections.abc import Iterator
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv import planner
+from jconv.blocks import split, sum_blocks
 from jconv.geometry import Spec
 from jconv.methods import METHODS
 from jconv.planner import Problem, Rule
@@ -21,7 +25,7 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     within another `jit` it leaves no trace.
     """
     if method != "auto":
-        return _by(face, spec, method, a, b, "")
+        return _by(face, spec, method, a, b, platform="")
     on_cpu = partial(_auto, face, spec, "cpu")
     elsewhere = partial(_auto, face, spec, "default")
     problem = problem_of(face, spec, a, b)
@@ -33,10 +37,51 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
 
 def _auto(face: str, spec: Spec, platform: str, a: Array, b: Array) -> Array:
     method = planner.choose(problem_of(face, spec, a, b), platform).method
-    return _by(face, spec, method, a, b, platform)
+    whole = partial(_by, face, spec, method, platform=platform)
+    if platform != "cpu" or method not in COPYING:
+        return whole(a, b)
+    return _in_batches(face, spec, whole, a, b)
+
+
+# What copies all of its operand to rearrange or to pad it.
+COPYING = {"lanes", "fourier", "apart", *REWRITES} - {"overhang"}
+# Bytes of both operands up to which that is done at once.
+BATCH_BYTES = 24 * 2**20
+
+
+def _in_batches(face: str, spec: Spec, whole: Callable, a: Array, b: Array) -> Array:
+    """`whole(a, b)`, a few examples at a time where scratch as large as they are is too much."""
+    outputs = b.shape[-1] * math.prod(spec.out)
+    inputs = problem_of(face, spec, a, b).inputs * math.prod(spec.size)
+    blocks = split(len(a), 1, (inputs + outputs) * a.dtype.itemsize, BATCH_BYTES)
+    if blocks.steps == 1:
+        return whole(a, b)
+
+    def some(c: Array, step: Array | int) -> Array:
+        return lax.dynamic_slice_in_dim(c, step * blocks.images, blocks.images)
+
+    if face == "kernel_adjoint":
+        return sum_blocks(blocks, lambda step: whole(some(a, step), some(b, step)))
+    parts = lax.map(lambda step: whole(some(a, step), b), jnp.arange(blocks.steps))
+    return parts.reshape(-1, *parts.shape[2:])
+
+
+def _apart(face: str, spec: Spec, a: Array, b: Array, platform: str) -> Array:
+    """One dense convolution after the other, a group each."""
+    dense = dataclasses.replace(spec, groups=1)
+
+    def split_groups(c: Array) -> Array:
+        return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
+
+    each = partial(_auto, face, dense, platform)
+    parts = lax.map(lambda operands: each(*operands), (split_groups(a), split_groups(b)))
+    joined = jnp.moveaxis(parts, 0, -2)
+    return joined.reshape(*joined.shape[:-2], -1)
 
 
 def _by(face: str, spec: Spec, method: str, a: Array, b: Array, platform: str) -> Array:
+    if method == "apart":
+        return _apart(face, spec, a, b, platform)
     if method not in REWRITES:
         c = getattr(METHODS[method], face)(spec, a, b)
         return c.astype(a.dtype if spec.preferred is None else spec.preferred)
@@ -55,6 +100,10 @@ def steps(problem: Problem, platform: str) -> Iterator[Rule]:
     """The rules that `"auto"` follows, rewrite by rewrite, down to a method."""
     rule = planner.choose(problem, platform)
     yield rule
+    if rule.method == "apart":
+        spec = dataclasses.replace(problem.spec, groups=1)
+        inputs, outputs = problem.per_group
+        yield from steps(problem._replace(spec=spec, inputs=inputs, outputs=outputs), platform)
     if rule.method in REWRITES:
         rewrite = REWRITES[rule.method](problem.spec)
         x = jax.ShapeDtypeStruct((problem.batch, *problem.spec.size, problem.inputs), problem.dtype)

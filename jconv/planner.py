@@ -121,12 +121,16 @@ def _has_few_inputs(p: Problem) -> bool:
 def _is_long(p: Problem) -> bool:
     """Taps enough that transforms cost less; the fewer pairs of channels, the sooner."""
     c, m = p.per_group
-    long = 64 * max(1, min(c * m // 4, 16))
-    return p.is_real and p.is_unit_stride and p.rank == 1 and p.taps >= long
+    long = 64 * max(1, min(c * m // 4, 16)) if p.rank == 1 else 4 * 64 * c * m
+    return p.is_real and p.is_unit_stride and p.taps >= long and (p.rank == 1 or c * m <= 4)
 
 
 def _is_longer_than_a_frame(p: Problem) -> bool:
-    return _is_long(p) and p.spec.windows[0].extent > 2 * frame_length(p.spec.windows[0])
+    return (
+        p.rank == 1
+        and _is_long(p)
+        and p.spec.windows[0].extent > 2 * frame_length(p.spec.windows[0])
+    )
 
 
 def _is_volume(p: Problem) -> bool:
@@ -193,6 +197,11 @@ CPU = (
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
     Rule("fourier", _is_long, "long taps: products over frequencies (long1d_k1024)"),
+    Rule(
+        "apart",
+        lambda p: not p.is_dense,
+        "groups one by one: XLA:CPU convolves them in a scalar loop",
+    ),
     Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),

@@ -47,14 +47,15 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    rows = _rows(spec, x.shape[0], y.shape[-1])
     last = spec.windows[-1]
+    count = last.taps * (x.shape[-1] // spec.groups)
+    rows = _rows(spec, x.shape[0], y.shape[-1], count)
     xp, y = _lanes(spec, embed(x, spec.windows)), _lanes(spec, y)
     xp = grow(xp, len(spec.taps), [(0, max(rows.reach - last.extent, 0), 0)])
     y = grow(y, len(spec.taps), [(0, rows.blocks * rows.length - last.out, 0)])
     xp, y = _row_major(xp), _row_major(y)
     zero = jnp.zeros((rows.length, *y.shape[-2:]), y.dtype)
-    zeros = (zero,) * (last.taps * xp.shape[-2])
+    zeros = (zero,) * count
 
     def at_leading_taps(_, tap):
         def step(index, sums):
@@ -87,14 +88,15 @@ class _Rows(NamedTuple):
         return math.prod(self.positions) // self.unroll
 
 
-def _rows(spec: Spec, n: int, lanes: int) -> _Rows:
+def _rows(spec: Spec, n: int, lanes: int, sums: int) -> _Rows:
     last = spec.windows[-1]
     blocks = -(-last.out * lanes // ACCUMULATOR)
     length = -(-last.out // blocks)
     reach = (blocks * length - 1) * last.stride + last.reach + 1
     positions = (n, *spec.out[:-1], blocks)
-    # A few rows a step hide what a step costs; more would only compile longer.
-    unroll = max(u for u in (4, 3, 2, 1) if math.prod(positions) % u == 0)
+    # A few rows a step hide what a step costs; more terms would only compile longer.
+    total = math.prod(positions)
+    unroll = max(u for u in (4, 3, 2, 1) if total % u == 0 and (u == 1 or u * sums <= 48))
     return _Rows(blocks, length, reach, positions, unroll)
 
 

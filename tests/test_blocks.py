@@ -1,0 +1,91 @@
+"""Work in blocks gives what work at once gives, wherever the cuts fall."""
+
+import jax
+import numpy as np
+import pytest
+
+from jconv import blocks, faces
+from jconv.geometry import Spec, Window
+from jconv.methods import winograd
+from jconv.planner import FACES, Problem, choose
+from tests.compare import assert_close
+
+CASES = {
+    "rows": (1, (13, 6), (3, 2), 3, 4, {}),
+    "images": (6, (5, 4), (3, 2), 3, 4, {}),
+    "images that do not divide": (7, (5, 4), (2, 2), 2, 3, {}),
+    "strided rows": (2, (17, 6), (3, 2), 3, 4, {"stride": 2}),
+    "tiles": (4, (9, 7), (3, 3), 2, 3, {}),
+    "one axis": (3, (40,), (3,), 2, 3, {}),
+}
+BUDGETS = (1, 1000, 3000)
+
+
+def _operands(case):
+    n, size, taps, inputs, outputs, options = CASES[case]
+    axes = zip(size, taps, strict=True)
+    spec = Spec(tuple(Window(s, t, low=1, high=2, **options) for s, t in axes))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, *size, inputs))
+    kernel = rng.normal(size=(*taps, inputs, outputs))
+    y = rng.normal(size=(n, *spec.out, outputs))
+    return spec, dict(zip(FACES, ((x, kernel), (y, kernel), (x, y)), strict=True))
+
+
+@pytest.fixture(params=BUDGETS)
+def small_blocks(request, monkeypatch):
+    """Budgets that cut these sizes. Compiled programs know no budget, so none is kept."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", request.param)
+    monkeypatch.setattr(winograd, "BUDGET", request.param)
+    monkeypatch.setattr(faces, "BATCH_BYTES", request.param)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def _served(method, case):
+    size, taps, options = CASES[case][1], CASES[case][2], CASES[case][5]
+    unit = "stride" not in options
+    return {
+        "patches": True,
+        "kn2row": unit,
+        "winograd": unit and set(taps) == {3} and len(size) <= 2,
+    }[method]
+
+
+@pytest.mark.parametrize(
+    ("method", "case"),
+    [(m, c) for m in ("patches", "kn2row", "winograd") for c in CASES if _served(m, c)],
+)
+def test_blocks_change_nothing(small_blocks, method, case):
+    spec, operands = _operands(case)
+    for face, (a, b) in operands.items():
+        expected = faces.evaluate(face, spec, "direct", a, b)
+        actual = faces.evaluate(face, spec, method, a, b)
+        assert_close(actual, np.asarray(expected), "float64", terms=a.size)
+
+
+@pytest.mark.parametrize("groups", [20, 2])
+def test_batches_change_nothing(small_blocks, groups):
+    """Both methods that take a large batch a few examples at a time: lanes, and groups apart."""
+    spec = Spec((Window(6, 3, low=1, high=1), Window(5, 2)), groups)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(6, 6, 5, 20))
+    kernel = rng.normal(size=(3, 2, 20 // groups, 20))
+    y = rng.normal(size=(6, *spec.out, 20))
+    for face, (a, b) in zip(FACES, ((x, kernel), (y, kernel), (x, y)), strict=True):
+        problem = Problem(face, spec, 6, 20, 20, x.dtype)
+        assert choose(problem, "cpu").method in faces.COPYING
+        expected = faces.evaluate(face, spec, "direct", a, b)
+        actual = faces.evaluate(face, spec, "auto", a, b)
+        assert_close(actual, np.asarray(expected), "float64", terms=a.size)
+
+
+@pytest.mark.parametrize("budget", [1, 100, 10**9])
+@pytest.mark.parametrize(("n", "rows"), [(1, 1), (6, 5), (7, 3), (1, 40)])
+def test_blocks_cover_all_rows(n, rows, budget):
+    cut = blocks.split(n, rows, 10, budget)
+    assert n % cut.images == 0
+    assert rows <= cut.padded_rows < rows + cut.rows
+    assert cut.steps == (n // cut.images) * cut.row_blocks
+    assert 1 in (cut.images, cut.row_blocks)
