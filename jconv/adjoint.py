@@ -97,26 +97,28 @@ def selection(
     return ruled(a)
 
 
-def pointwise(plain: Callable, adjoint: Callable, static: Any, a: Array):
-    """`plain(static, a)`, nonlinear, with its derivative's adjoint as its rule.
+def pointwise(plain: Callable, adjoint: Callable, static: Any, *arrays: Array):
+    """`plain(static, *arrays)`, nonlinear, with the adjoints of its derivatives as its rule.
 
-    <d plain(a)[da], c> == <da, adjoint(static, a, plain(static, a), c)>
+    <d plain(a, ...)[da, ...], c> == sum <da, adjoint(static, a, ..., plain(static, a, ...), c)>
+
+    where `adjoint` gives one cotangent for each array.
     """
 
     @jax.custom_vjp
-    def ruled(a):
-        return plain(static, a)
+    def ruled(*arrays):
+        return plain(static, *arrays)
 
-    def forward(a):
-        values = plain(static, a)
-        return values, (a, values)
+    def forward(*arrays):
+        values = plain(static, *arrays)
+        return values, (arrays, values)
 
     def backward(saved, c):
-        a, values = saved
-        return (_cotangent(adjoint(static, a, values, c), a),)
+        arrays, values = saved
+        return tuple(map(_cotangent, adjoint(static, *arrays, values, c), arrays))
 
     ruled.defvjp(forward, backward)
-    return ruled(a)
+    return ruled(*arrays)
 
 
 def _cotangent(c: Array, primal: Array) -> Array:

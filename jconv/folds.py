@@ -6,7 +6,7 @@
     norm      y = (sum_t |x_t|^p)^(1/p)      x_bar[i] = sum_o y_bar[o] u(x[i] / y[o])
 
 where `u(r) = r |r|^(p-2)`, and `o` runs over the windows that see entry `i`. All four are
-associative: a fold of folds is a fold.
+associative: a fold of folds is a fold, and long windows are folded axis by axis.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ from jconv.stages import (
     enclosed,
     exists,
     few,
+    kept,
     shifted,
     spread,
     step,
@@ -40,16 +41,26 @@ from jconv.stages import (
 
 
 class Fold(NamedTuple):
-    """One way to fold: of a list of arrays, entry by entry, and the adjoint of its derivative.
+    """One way to fold: of a list of arrays, entry by entry, and its derivatives.
 
-    `adjoint(windows, x, y, y_bar)` where the fold is nonlinear, `adjoint(windows, y_bar)` where it
-    is a sum.
+    Of a nonlinear fold, `adjoint(windows, x, y, y_bar)` is the adjoint of a stage's derivative, and
+    `slopes(a, b, y)` are the derivatives of the fold `y` of two entries. A sum has
+    `adjoint(windows, y_bar)` alone.
     """
 
     combine: Callable[[Sequence[Array]], Array]
     adjoint: Callable[..., Array]
     fill: float
-    linear: bool = False
+    slopes: Callable[[Array, Array, Array], Sequence[Array]] | None = None
+
+    @property
+    def linear(self) -> bool:
+        return self.slopes is None
+
+    def of(self, parts: Sequence[Array]) -> Array:
+        """The fold, entry by entry, of arrays; kept where it takes more than additions."""
+        y = self.combine(parts)
+        return y if self.linear else kept(y)
 
 
 def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
@@ -60,9 +71,15 @@ def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = T
         return _stage(fold, tuple(w.padded() for w in windows), x, custom_vjp)
     rank = len(windows)
     for axis in reversed(range(rank)):
-        x = written(x, [(0, 0)] * rank) if axis < rank - 1 else x
+        x = x if axis == rank - 1 else _between(fold, x, rank)
         x = _along(fold, x, rank, axis, step(windows[axis]), custom_vjp)
     return x
+
+
+def _between(fold: Fold, y: Array, rank: int) -> Array:
+    """What one stage leaves, as one array for the taps of the next."""
+    held = jnp.issubdtype(y.dtype, jnp.floating) and not fold.linear
+    return y if held else written(y, [(0, 0)] * rank)
 
 
 def _along(
@@ -81,26 +98,82 @@ def _along(
     inner, outer = (
         (1, (count, stride, apart)) if stride % apart else (apart, (count, stride // apart, 1))
     )
-    y = _along(fold, x, rank, axis, (run, inner, dilation), custom_vjp)
-    y = _along(fold, written(y, [(0, 0)] * rank), rank, axis, outer, custom_vjp)
-    if not rest:
-        return y
     at = x.ndim - rank - 1 + axis
-    tail = lax.slice_in_dim(x, count * apart, x.shape[at], axis=at)
+    tail = None
+    if rest:
+        start = count * apart
+        out = (x.shape[at] - start - (rest - 1) * dilation - 1) // max(stride, 1) + 1
+        stop = (out - 1) * stride + start - dilation + 1
+        x, tail = _cut(x, at, stop, start, custom_vjp and not fold.linear)
+    y = _along(fold, x, rank, axis, (run, inner, dilation), custom_vjp)
+    y = _along(fold, _between(fold, y, rank), rank, axis, outer, custom_vjp)
+    if tail is None:
+        return y
     tail = _along(fold, tail, rank, axis, (rest, stride, dilation), custom_vjp)
-    return fold.combine([lax.slice_in_dim(y, 0, tail.shape[at], axis=at), tail])
+    return _joined(fold, [y, tail], custom_vjp)
+
+
+def _cut(x: Array, at: int, stop: int, start: int, custom_vjp: bool) -> tuple[Array, Array]:
+    """`x[:stop]` and `x[start:]` along the axis `at`, which may overlap."""
+
+    def part(x: Array, start: int, stop: int) -> Array:
+        return lax.slice_in_dim(x, start, stop, axis=at)
+
+    def plain(_, x):
+        return part(x, 0, stop), part(x, start, x.shape[at])
+
+    def glued(_, cotangents):
+        # Both are read twice, so XLA:CPU finishes them before it joins them.
+        low, high = map(kept, cotangents)
+        both = max(stop - start, 0)
+        gap = (*low.shape[:at], max(start - stop, 0), *low.shape[at + 1 :])
+        shared = part(low, stop - both, stop) + part(high, 0, both)
+        return lax.concatenate(
+            [
+                part(low, 0, stop - both),
+                jnp.zeros(gap, low.dtype),
+                shared,
+                part(high, both, high.shape[at]),
+            ],
+            at,
+        )
+
+    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
+        return plain(None, x)
+    return adjoint.linear(plain, glued, None, x)
 
 
 def _stage(fold: Fold, windows: Windows, x: Array, custom_vjp: bool) -> Array:
-    plain = partial(_combined, fold)
+    """The fold of every window in one loop."""
+
+    def plain(windows, x):
+        return fold.of(views(x, windows))
+
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return plain(windows, x)
-    rule = adjoint.linear if fold.linear else adjoint.pointwise
-    return rule(plain, fold.adjoint, windows, x)
+    if fold.linear:
+        return adjoint.linear(plain, fold.adjoint, windows, x)
+
+    def backward(windows, x, y, y_bar):
+        return [fold.adjoint(windows, x, y, y_bar)]
+
+    return adjoint.pointwise(plain, backward, windows, x)
 
 
-def _combined(fold: Fold, windows: Windows, x: Array) -> Array:
-    return fold.combine(views(x, windows))
+def _joined(fold: Fold, parts: Sequence[Array], custom_vjp: bool) -> Array:
+    """The fold of two arrays, entry by entry."""
+
+    def plain(fold, *parts):
+        return fold.of(parts)
+
+    if fold.linear or not (custom_vjp and jnp.issubdtype(parts[0].dtype, jnp.inexact)):
+        return plain(fold, *parts)
+
+    def backward(fold, a, b, y, y_bar):
+        assert fold.slopes is not None
+        return [y_bar * slope for slope in fold.slopes(a, b, y)]
+
+    return adjoint.pointwise(plain, backward, fold, *parts)
 
 
 # ---------------------------------------------------------------- sum
@@ -120,7 +193,7 @@ def _added_adjoint(windows: Windows, y: Array) -> Array:
     return blocked_sum(windows, term)
 
 
-SUM = Fold(_added, _added_adjoint, 0, linear=True)
+SUM = Fold(_added, _added_adjoint, 0)
 
 
 # ---------------------------------------------------------------- product
@@ -131,8 +204,18 @@ def _multiplied(parts: Sequence[Array]) -> Array:
 
 
 def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> Array:
-    """Each tap takes `y_bar` times the entries of the other taps: no division."""
-    del y
+    """Each tap takes `y_bar` times the entries of the other taps: no division.
+
+    A window along several axes is a product of products, and each of these has fewer others.
+    """
+    axis = next((axis for axis, w in enumerate(windows) if w.taps > 1), len(windows))
+    if any(w.taps > 1 for w in windows[axis + 1 :]):
+        inner = tuple(Window(w.size, 1) if a <= axis else w for a, w in enumerate(windows))
+        products = _multiplied(views(x, inner))
+        outer = [Window(w.out, 1) for w in inner]
+        outer[axis] = windows[axis]
+        y_bar = _multiplied_adjoint(tuple(outer), products, y, y_bar)
+        return _multiplied_adjoint(inner, x, products, y_bar)
     seen = views(*beyond(x, windows))
     y_bar, zero = spread(y_bar, windows), jnp.zeros((), x.dtype)
 
@@ -148,7 +231,38 @@ def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> A
     return blocked_sum(windows, term)
 
 
-PRODUCT = Fold(_multiplied, _multiplied_adjoint, 1)
+PRODUCT = Fold(_multiplied, _multiplied_adjoint, 1, lambda a, b, y: (b, a))
+
+
+# ---------------------------------------------------------------- folds by their slopes
+
+
+def _sloped(combine: Callable, slope: Callable[[Array, Array], Array], fill: float) -> Fold:
+    """The fold whose derivative by an entry `x` is `slope(x, y)`.
+
+    Where there is no window, or nothing in it, `y` is 1 there: the slope must be finite.
+    """
+
+    def settled(y: Array) -> Array:
+        return jnp.where(y == fill, jnp.ones((), y.dtype), y)
+
+    def backward(windows: Windows, x: Array, y: Array, y_bar: Array) -> Array:
+        y, y_bar = spread(settled(y), windows, 1), spread(kept(y_bar), windows)
+        x = cells(x, windows)
+        zero = jnp.zeros((), x.dtype)
+
+        def term(block):
+            part = shifted(y_bar, windows, block) * slope(x, shifted(y, windows, block))
+            taken = taps_of(block, part.ndim, np.int32) >= 0
+            return jnp.where(exists(block, windows, part.ndim) & taken, part, zero)
+
+        return blocked_sum(windows, term)
+
+    def slopes(a: Array, b: Array, y: Array) -> tuple[Array, Array]:
+        y = settled(y)
+        return slope(a, y), slope(b, y)
+
+    return Fold(combine, backward, fill, slopes)
 
 
 # ---------------------------------------------------------------- log-sum-exp
@@ -156,20 +270,19 @@ PRODUCT = Fold(_multiplied, _multiplied_adjoint, 1)
 
 def _log_sum_exp(parts: Sequence[Array]) -> Array:
     zero, one = jnp.zeros((), parts[0].dtype), jnp.ones((), parts[0].dtype)
-    top = lax.stop_gradient(reduce(jnp.maximum, parts))
-    top = jnp.where(jnp.isfinite(top), top, zero)
+    most = lax.stop_gradient(reduce(jnp.maximum, parts))
+    top = jnp.where(jnp.isfinite(most), most, zero)
     total = reduce(jnp.add, [jnp.exp(part - top) for part in parts])
-    none = total == 0
-    return jnp.where(none, -jnp.inf, top + jnp.log(jnp.where(none, one, total)))
+    none = jnp.isneginf(most)
+    return jnp.where(none, most, top + jnp.log(jnp.where(none, one, total)))
 
 
-def _log_sum_exp_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> Array:
-    zero = jnp.zeros((), x.dtype)
-    y = jnp.where(jnp.isneginf(y), zero, y)
-    return _shares(windows, x, y, y_bar, lambda x, y: jnp.exp(jnp.where(x - y > 1, zero, x - y)))
+def _log_sum_exp_slope(x: Array, y: Array) -> Array:
+    """`exp(x - y)`, of `x` up to `y` in a window; finite beyond."""
+    return jnp.exp(jnp.where(x - y > 1, jnp.zeros((), x.dtype), x - y))
 
 
-LOG_SUM_EXP = Fold(_log_sum_exp, _log_sum_exp_adjoint, -np.inf)
+LOG_SUM_EXP = _sloped(_log_sum_exp, _log_sum_exp_slope, fill=-np.inf)
 
 
 # ---------------------------------------------------------------- norm
@@ -177,35 +290,30 @@ LOG_SUM_EXP = Fold(_log_sum_exp, _log_sum_exp_adjoint, -np.inf)
 
 def norm(p: float) -> Fold:
     """The fold by a p-norm, 1 <= p < inf."""
-    return Fold(partial(_norm, p), partial(_norm_adjoint, p), 0)
+    return _sloped(partial(_norm, p), partial(_norm_slope, p), fill=0)
 
 
 def _norm(p: float, parts: Sequence[Array]) -> Array:
-    sizes = [magnitude(part) for part in parts]
-    one = jnp.ones((), sizes[0].dtype)
-    top = lax.stop_gradient(reduce(jnp.maximum, sizes))
-    top = jnp.where((top > 0) & jnp.isfinite(top), top, one)
-    total = reduce(jnp.add, [_power(size / top, p) for size in sizes])
-    return top * _power(total, 1 / p)
+    sizes = [jnp.abs(part) for part in parts]
+    zero, one = jnp.zeros((), sizes[0].dtype), jnp.ones((), sizes[0].dtype)
+    least = float(jnp.finfo(one.dtype).tiny)
+    most = lax.stop_gradient(reduce(jnp.maximum, sizes))
+    none = most < least
+    top = jnp.clip(most, least, 1 / least)
+    # By one reciprocal: XLA:CPU writes out each quotient that is read more than once.
+    scale = one / top
+    total = reduce(jnp.add, [_power(size * scale, p) for size in sizes])
+    return jnp.where(none, zero, top * _positive_power(jnp.where(none, one, total), 1 / p))
 
 
-def _norm_adjoint(p: float, windows: Windows, x: Array, y: Array, y_bar: Array) -> Array:
+def _norm_slope(p: float, x: Array, y: Array) -> Array:
+    """`u(x / y)`, of `|x|` up to `y` in a window; finite beyond."""
     one = jnp.ones((), x.dtype)
-    y = jnp.where(y == 0, one, y)
-
-    def share(x, y):
-        ratio = x / y
-        ratio = jnp.where(magnitude(ratio) > 2, one, ratio)
-        if p >= 2:
-            return ratio * _power(magnitude(ratio), p - 2)
-        return jnp.sign(ratio) * _power(magnitude(ratio), p - 1)
-
-    return _shares(windows, x, y, y_bar, share)
-
-
-def magnitude(x: Array) -> Array:
-    """`|x|`, with derivative 0 at 0."""
-    return x * jnp.sign(x)
+    ratio = x / y
+    ratio = jnp.where(jnp.abs(ratio) > 2, one, ratio)
+    if p >= 2:
+        return ratio * _power(jnp.abs(ratio), p - 2)
+    return jnp.sign(ratio) * _power(jnp.abs(ratio), p - 1)
 
 
 def _power(size: Array, exponent: float) -> Array:
@@ -214,25 +322,15 @@ def _power(size: Array, exponent: float) -> Array:
         return jnp.ones_like(size)
     if exponent == 1:
         return size
-    if exponent == 2:
-        return size * size
+    if exponent in (2, 3, 4):
+        return lax.integer_pow(size, int(exponent))
     zero = size == 0
-    powered = jnp.where(zero, jnp.ones((), size.dtype), size) ** exponent
+    powered = _positive_power(jnp.where(zero, jnp.ones((), size.dtype), size), exponent)
     return jnp.where(zero, jnp.zeros((), size.dtype), powered)
 
 
-# ---------------------------------------------------------------- adjoints
-
-
-def _shares(windows: Windows, x: Array, y: Array, y_bar: Array, share: Callable) -> Array:
-    """`x_bar[i] = sum_o y_bar[o] share(x[i], y[o])`."""
-    x, y, y_bar = cells(x, windows), spread(y, windows, 1), spread(y_bar, windows)
-    zero = jnp.zeros((), x.dtype)
-
-    def term(block):
-        seen = shifted(y_bar, windows, block)
-        part = seen * share(x, shifted(y, windows, block))
-        taken = taps_of(block, part.ndim, np.int32) >= 0
-        return jnp.where(exists(block, windows, part.ndim) & taken, part, zero)
-
-    return blocked_sum(windows, term)
+def _positive_power(size: Array, exponent: float) -> Array:
+    """`size ** exponent` above 0. XLA:CPU's own power takes several times as long."""
+    if exponent == 1:
+        return size
+    return jnp.sqrt(size) if exponent == 0.5 else jnp.exp(exponent * jnp.log(size))

@@ -73,6 +73,17 @@ def written(x: Array, around: Sequence[tuple[int, int]], fill=0) -> Array:
     return crop(y, lead, [(start, start + size) for start, size in zip(starts, sizes, strict=True)])
 
 
+def kept(x: Array) -> Array:
+    """`x` itself, which several readers share as one array.
+
+    XLA:CPU computes what is cheap again in every loop that reads it, but never a division.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    one, two = jnp.ones((), x.dtype), jnp.full((), 2, x.dtype)
+    return x / jnp.where(x == x, one, two)
+
+
 def views(x: Array, windows: Windows) -> list[Array]:
     """What each tap reads, row-major."""
     return [view(x, windows, tap) for tap in offsets(windows)]

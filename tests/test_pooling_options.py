@@ -223,11 +223,13 @@ def test_first_of_equals_wins_in_long_windows():
 
 
 @pytest.mark.parametrize("kind", ["prod", "cool logsumexp", "l3"])
-def test_long_folds(kind):
+@pytest.mark.parametrize(("stride", "dilation", "more"), [(1, 1, 6), (3, 2, 9), (1, 3, -4)])
+def test_long_folds(kind, stride, dilation, more):
     pool, defined, options = FOLDS[kind]
-    x = dense((41, 2), "float64", 0)
-    pool = functools.partial(pool, window=(31,), stride=1, padding=2, **options)
-    expected = defined(x, (31,), stride=1, padding=2, **options)
+    x = dense((30 * dilation + 1 + more, 2), "float64", 0)
+    options = {"stride": stride, "dilation": dilation, "padding": 2, **options}
+    pool = functools.partial(pool, window=(31,), **options)
+    expected = defined(x, (31,), **options)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(jax.jit(pool)(x), expected, atol=1e-12 * scale)
     ruled, plain = (
