@@ -294,7 +294,8 @@ def norm(p: float) -> Fold:
 
 
 def _norm(p: float, parts: Sequence[Array]) -> Array:
-    sizes = [jnp.abs(part) for part in parts]
+    # A power above 1 has derivative 0 at 0 by itself.
+    sizes = [magnitude(part) if p == 1 else jnp.abs(part) for part in parts]
     zero, one = jnp.zeros((), sizes[0].dtype), jnp.ones((), sizes[0].dtype)
     least = float(jnp.finfo(one.dtype).tiny)
     most = lax.stop_gradient(reduce(jnp.maximum, sizes))
@@ -314,6 +315,11 @@ def _norm_slope(p: float, x: Array, y: Array) -> Array:
     if p >= 2:
         return ratio * _power(jnp.abs(ratio), p - 2)
     return jnp.sign(ratio) * _power(jnp.abs(ratio), p - 1)
+
+
+def magnitude(x: Array) -> Array:
+    """`|x|`, with derivative 0 at 0."""
+    return x * jnp.sign(x)
 
 
 def _power(size: Array, exponent: float) -> Array:

@@ -289,7 +289,7 @@ def lp_pool(
     call = _call(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
     p = _exponent(p)
     if p == np.inf:
-        sizes = padded(jnp.abs(call.x), call.windows, custom_vjp=call.custom_vjp)
+        sizes = padded(folds.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
         inner = [w.padded() for w in call.windows]
         return extremes(sizes, inner, custom_vjp=call.custom_vjp)
     return _folded(folds.norm(p), call)
