@@ -101,7 +101,7 @@ def _is_single_input(p: Problem) -> bool:
     return (
         p.face == "forward"
         and p.inputs == 1
-        and p.rank != 2
+        and p.rank > 2
         and p.outputs >= 8
         and p.taps <= 64
         and p.every(lambda w: w.input_dilation == 1)

@@ -96,7 +96,7 @@ def _rows(spec: Spec, n: int, lanes: int, sums: int) -> _Rows:
     positions = (n, *spec.out[:-1], blocks)
     # A few rows a step hide what a step costs; more terms would only compile longer.
     total = math.prod(positions)
-    unroll = max(u for u in (4, 3, 2, 1) if total % u == 0 and (u == 1 or u * sums <= 48))
+    unroll = max(u for u in (4, 3, 2, 1) if total % u == 0 and (u == 1 or u * sums <= 24))
     return _Rows(blocks, length, reach, positions, unroll)
 
 
