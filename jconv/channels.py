@@ -1,5 +1,4 @@
-"""The channel part of every face: products over the channels of each group, and what they add up
-in.
+"""The channel part of every face: products over a group's channels, and what they add up in.
 
     mix        x[..., in],  k[in // groups, out]  ->  y[..., out]
     mix_input  y[..., out], k[in // groups, out]  ->  x[..., in]
@@ -14,46 +13,46 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.geometry import Spec
+from jconv.operands import wide
 
 
 def accumulator(spec: Spec, dtype) -> jnp.dtype:
     """The dtype that sums are kept in: at least float32 for the half-precision floats."""
-    dtype = jnp.dtype(dtype if spec.preferred is None else spec.preferred)
-    return jnp.dtype(jnp.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype
+    return wide(jnp.dtype(dtype if spec.preferred is None else spec.preferred))
 
 
 def mix(spec: Spec, x: Array, k: Array) -> Array:
     """`y[..., o] = sum_c x[..., c of o's group] k[c, o]`."""
     out = k.shape[-1]
     if spec.groups == 1:
-        return _product(spec, _rows(x), k, ((1,), (0,))).reshape(*x.shape[:-1], out)
+        return matmul(spec, _rows(x), k, ((1,), (0,))).reshape(*x.shape[:-1], out)
     acc = accumulator(spec, x.dtype)
     if k.shape[0] == 1:
         per_group = (spec.groups, out // spec.groups)
         k = lax.expand_dims(k.astype(acc).reshape(per_group), range(x.ndim - 1))
         return (x.astype(acc)[..., None] * k).reshape(*x.shape[:-1], out)
-    y = _product(spec, _by_group(spec, x), _by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
+    y = matmul(spec, _by_group(spec, x), _by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
     return _from_groups(y, x.shape[:-1])
 
 
 def mix_input(spec: Spec, y: Array, k: Array) -> Array:
     """`x[..., c] = sum_o y[..., o of c's group] k[c, o]`."""
     if spec.groups == 1:
-        return _product(spec, _rows(y), k, ((1,), (1,))).reshape(*y.shape[:-1], k.shape[0])
+        return matmul(spec, _rows(y), k, ((1,), (1,))).reshape(*y.shape[:-1], k.shape[0])
     acc = accumulator(spec, y.dtype)
     if k.shape[0] == 1:
         per_group = (spec.groups, k.shape[-1] // spec.groups)
         y = y.reshape(*y.shape[:-1], *per_group).astype(acc)
         return (y * lax.expand_dims(k.astype(acc).reshape(per_group), range(y.ndim - 2))).sum(-1)
-    x = _product(spec, _by_group(spec, y), _by_group(spec, k), ((2,), (2,)), ((0,), (0,)))
+    x = matmul(spec, _by_group(spec, y), _by_group(spec, k), ((2,), (2,)), ((0,), (0,)))
     return _from_groups(x, y.shape[:-1])
 
 
 def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
     """`k[c, o] = sum_... x[..., c of o's group] y[..., o]`."""
     if spec.groups == 1:
-        return _product(spec, _rows(x), _rows(y), ((0,), (0,)))
-    k = _product(spec, _by_group(spec, x), _by_group(spec, y), ((1,), (1,)), ((0,), (0,)))
+        return matmul(spec, _rows(x), _rows(y), ((0,), (0,)))
+    k = matmul(spec, _by_group(spec, x), _by_group(spec, y), ((1,), (1,)), ((0,), (0,)))
     return jnp.moveaxis(k, 0, 1).reshape(k.shape[1], -1)
 
 
@@ -80,7 +79,8 @@ def _from_groups(a: Array, lead: tuple[int, ...]) -> Array:
     return jnp.moveaxis(a, 0, 1).reshape(*lead, a.shape[0] * a.shape[2])
 
 
-def _product(spec: Spec, a: Array, b: Array, contract, batch=((), ())) -> Array:
+def matmul(spec: Spec, a: Array, b: Array, contract, batch=((), ())) -> Array:
+    """A product at the asked precision, summed in the accumulator's dtype."""
     return lax.dot_general(
         a,
         b,

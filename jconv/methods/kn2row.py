@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
-from jconv.channels import accumulator, swap_channels
+from jconv.channels import accumulator, matmul, swap_channels
 from jconv.geometry import Spec, transposed
 from jconv.padding import crop, cut, grow
 
@@ -36,7 +36,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
 
     def block(step):
         xs = read(step)
-        z = _product(spec, flat, xs.reshape(-1, xs.shape[-1]), ((1,), (1,)))
+        z = matmul(spec, flat, xs.reshape(-1, xs.shape[-1]), ((1,), (1,)))
         z = lax.optimization_barrier(z.reshape(*spec.taps, outputs, *xs.shape[:-1]))
         out = (blocks.rows, *spec.out[1:])
         terms = (_shifted(spec, z[t], t, out) for t in product(*map(range, spec.taps)))
@@ -71,7 +71,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
         size = (outputs, *xs.shape[:-1])
         z_bar = lax.map(lambda s: cut(ys, (0, 0, *s), size), jnp.asarray(starts))
         z_bar = lax.optimization_barrier(z_bar.reshape(taps * outputs, -1))
-        return _product(spec, z_bar, xs.reshape(-1, xs.shape[-1]), ((1,), (0,)))
+        return matmul(spec, z_bar, xs.reshape(-1, xs.shape[-1]), ((1,), (0,)))
 
     k = sum_blocks(blocks, block)
     return jnp.moveaxis(k.reshape(*spec.taps, outputs, -1), -2, -1)
@@ -88,13 +88,3 @@ def _reader(spec: Spec, x: Array, blocks: Blocks, reach: int) -> Callable:
 def _shifted(spec: Spec, z: Array, tap, out) -> Array:
     starts = [w.dilation * t for w, t in zip(spec.windows, tap, strict=True)]
     return crop(z, 2, [(s, s + n) for s, n in zip(starts, out, strict=True)])
-
-
-def _product(spec: Spec, a: Array, b: Array, contract) -> Array:
-    return lax.dot_general(
-        a,
-        b,
-        (contract, ((), ())),
-        precision=spec.precision,
-        preferred_element_type=accumulator(spec, a.dtype),
-    )

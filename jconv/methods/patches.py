@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
-from jconv.channels import accumulator, mix, mix_input
+from jconv.channels import matmul, mix, mix_input
 from jconv.geometry import Spec, Window
 from jconv.padding import crop, cut, embed, extract, grow
 from jconv.windows import gather_patches, overlap_add
@@ -54,13 +54,8 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
         patches = _planar(windows, read(step)).reshape(taps, groups, x.shape[-1] // groups, -1)
         rows = jnp.moveaxis(patches, 0, 1).reshape(groups, -1, patches.shape[-1])
         columns = jnp.moveaxis(ys.reshape(-1, groups, y.shape[-1] // groups), 1, 0)
-        return lax.dot_general(
-            lax.optimization_barrier(rows),
-            columns,
-            (((2,), (1,)), ((0,), (0,))),
-            precision=spec.precision,
-            preferred_element_type=accumulator(spec, x.dtype),
-        )
+        rows = lax.optimization_barrier(rows)
+        return matmul(spec, rows, columns, ((2,), (1,)), ((0,), (0,)))
 
     k = sum_blocks(blocks, block)  # [groups, taps * c, m]
     return jnp.moveaxis(k, 0, 1).reshape(*spec.taps, -1, y.shape[-1])

@@ -11,9 +11,9 @@ A product with a matrix that holds zeros spreads a NaN or an inf of `x` over all
 import math
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
-from jconv.channels import accumulator
+from jconv.channels import matmul
 from jconv.geometry import Spec
 from jconv.tables import blocks, blocks_adjoint
 
@@ -61,10 +61,4 @@ def _matrices(spec: Spec, m: Array) -> Array:
 
 
 def _product(spec: Spec, a: Array, b: Array, contract_a: int, contract_b: int) -> Array:
-    return lax.dot_general(
-        a,
-        b,
-        (((contract_a,), (contract_b,)), ((0,), (0,))),
-        precision=spec.precision,
-        preferred_element_type=accumulator(spec, a.dtype),
-    )
+    return matmul(spec, a, b, ((contract_a,), (contract_b,)), ((0,), (0,)))
