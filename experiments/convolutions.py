@@ -19,7 +19,7 @@ Face = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 def cases(layer: Layer, method: str) -> list[bench.Case]:
     """One for each face."""
-    ours, lax = _jconv_faces(layer, method), _lax_faces(layer)
+    ours, lax = jconv_faces(layer, method), _lax_faces(layer)
     return [_case(layer, face, ours[face], lax[face]) for face in ours]
 
 
@@ -32,11 +32,11 @@ def _case(layer: Layer, face: str, ours: Face, lax: Face) -> bench.Case:
         face,
         layer.flops,
         {
-            "jconv": lambda: peers.compiled(ours, *_arrays(layer)),
-            "lax": lambda: peers.compiled(lax, *_arrays(layer)),
+            "jconv": lambda: peers.compiled(ours, *arrays(layer)),
+            "lax": lambda: peers.compiled(lax, *arrays(layer)),
             **peers.torch_programs(torch),
         },
-        lambda: bench.in_float64(lax, *_arrays(layer)),
+        lambda: bench.in_float64(lax, *arrays(layer)),
     )
 
 
@@ -64,15 +64,16 @@ def lax_conv(
     )
 
 
-def _arrays(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def arrays(layer: Layer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`x`, `kernel` and `y_bar`; `y` has entries of unit size."""
     rng = np.random.default_rng(0)
     x, kernel, y_bar = (rng.standard_normal(shape, np.float32) for shape in layer.shapes)
     return x, kernel / np.float32(math.sqrt(math.prod(kernel.shape[:-1]))), y_bar
 
 
-def _jconv_faces(layer: Layer, method: str) -> dict[str, Face]:
-    options = {**_options(layer), "method": method}
+def jconv_faces(layer: Layer, method: str, precision: str | None = None) -> dict[str, Face]:
+    """jconv's, each a program of its own."""
+    options = {**_options(layer), "method": method, "precision": precision}
     return {
         "forward": lambda x, kernel, y_bar: jconv.conv(x, kernel, **options),
         "input gradient": lambda x, kernel, y_bar: jconv.conv_transpose(
@@ -113,7 +114,7 @@ def _torch_program(layer: Layer, face: str, memory_format: str) -> peers.Program
     torch, rank = peers.torch_on_cpu(), len(layer.taps)
     if rank > 3:
         raise peers.Skipped(f"torch convolves up to 3 axes, not {rank}")
-    x, kernel, y_bar = _arrays(layer)
+    x, kernel, y_bar = arrays(layer)
     x, y_bar = (peers.to_torch(array, memory_format) for array in (x, y_bar))
     kernel = peers.kernel_to_torch(kernel, memory_format)
     not_transposed = (False, [0] * rank)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-_QUICK_SIZE = 12
+_QUICK_POSITIONS = 300
 
 Ints = tuple[int, ...]
 
@@ -98,7 +98,8 @@ def shrunk(row: Row) -> Row:
     window = row.taps if isinstance(row, Layer) else row.window
     dilation = row.dilation if isinstance(row, Layer) else (1,) * len(window)
     least = [d * (w - 1) + 1 for w, d in zip(window, dilation, strict=True)]
-    size = tuple(min(s, max(_QUICK_SIZE, n)) for s, n in zip(row.size, least, strict=True))
+    most = min(12, round(_QUICK_POSITIONS ** (1 / len(window))))
+    size = tuple(min(s, max(most, n)) for s, n in zip(row.size, least, strict=True))
     return row._replace(batch=min(row.batch, 2), size=size)
 
 
