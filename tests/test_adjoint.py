@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
@@ -10,6 +10,7 @@ from jconv.testing import assert_adjoint
 from tests import strategies
 from tests.cases import CONV_CASES, METHODS, dense, each_case, each_method
 from tests.compare import tolerance
+from tests.effort import drawn
 
 
 def pairing(a, b):
@@ -38,7 +39,7 @@ def test_complex_faces_are_one_form(case, method):
     assert_one_form(case, method, "complex64")
 
 
-@settings(max_examples=20)
+@drawn(20)
 @given(case=strategies.conv_cases(linear=True), method=st.sampled_from(METHODS))
 def test_faces_of_drawn_options_are_one_form(case, method):
     assert_one_form(case, method, "float64")

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
@@ -19,6 +19,7 @@ from tests.cases import (
     named,
 )
 from tests.compare import assert_close, assert_same
+from tests.effort import drawn
 
 VARIED = (
     "rank 3",
@@ -72,7 +73,7 @@ def test_faces_eager(case, method):
     assert_faces(case, case.faces(method), "float32")
 
 
-@settings(max_examples=20)
+@drawn(20)
 @given(
     case=strategies.conv_cases(),
     method=st.sampled_from(METHODS),

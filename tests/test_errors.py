@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
@@ -16,6 +16,7 @@ from jconv import matrix, testing
 from tests import definition
 from tests.cases import dense, each_method
 from tests.compare import assert_close
+from tests.effort import drawn
 
 X = dense((2, 6, 5, 4), "float32", 0)
 KERNEL = dense((3, 2, 4, 6), "float32", 1)
@@ -474,7 +475,7 @@ ARGUMENTS = [
 ]
 
 
-@settings(max_examples=500)
+@drawn(500)
 @given(st.sampled_from(ARGUMENTS), JUNK)
 def test_junk_is_taken_or_refused_by_name(argument, junk):
     function, name = argument

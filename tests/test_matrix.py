@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
@@ -12,6 +12,7 @@ from jconv.matrix import conv_matrix, index_pattern, pool_matrix, toeplitz
 from tests import definition, strategies
 from tests.cases import CONV_CASES, POOL_CASES, dense, each_case
 from tests.compare import assert_close, assert_same
+from tests.effort import drawn
 
 LINEAR = [case.name for case in CONV_CASES if not case.options.get("padding_value")]
 
@@ -113,7 +114,7 @@ def test_pool_matrix(case, counts):
     assert_pool_matrix(case, counts)
 
 
-@settings(max_examples=15)
+@drawn(15)
 @given(case=strategies.pool_cases(), counts=st.sampled_from(list(COUNTS.values())))
 def test_pool_matrix_of_drawn_options(case, counts):
     assert_pool_matrix(case, counts)

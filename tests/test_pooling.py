@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
@@ -16,6 +16,7 @@ from jconv.testing import assert_adjoint, assert_agree, assert_rule
 from tests import definition, strategies
 from tests.cases import POOL_CASES, dense, each_case, named
 from tests.compare import assert_close, assert_same
+from tests.effort import drawn
 
 EXTREMES = {
     "max": (jconv.max_pool, definition.max_pool),
@@ -83,7 +84,7 @@ def test_infinities(case, value, kind):
 
 
 @each_extreme
-@settings(max_examples=15)
+@drawn(15)
 @given(case=strategies.pool_cases(), seed=st.integers(0, 9))
 def test_winners_of_drawn_options(case, kind, seed):
     assert_winners(case, kind, dense(case.shape, "float32", seed))
@@ -143,7 +144,7 @@ def test_avg_pool(case, options):
     assert_avg_pool(case, options)
 
 
-@settings(max_examples=15)
+@drawn(15)
 @given(case=strategies.pool_cases(), options=st.sampled_from(AVERAGES))
 def test_avg_pool_of_drawn_options(case, options):
     assert_avg_pool(case, options)

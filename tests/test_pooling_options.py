@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
@@ -16,6 +16,7 @@ from jconv.testing import assert_adjoint, assert_agree, assert_rule
 from tests import definition, definition_pooling, strategies
 from tests.cases import POOL_CASES, dense, each_case, named
 from tests.compare import assert_close, assert_same
+from tests.effort import drawn
 
 FOLDS = {
     "prod": (jconv.prod_pool, definition_pooling.prod_pool, {}),
@@ -56,7 +57,7 @@ def test_values(case, kind):
 
 
 @each_fold
-@settings(max_examples=8)
+@drawn(8)
 @given(case=strategies.pool_cases(), seed=st.integers(0, 9))
 def test_values_of_drawn_options(case, kind, seed):
     assert_fold(kind, case, seed=seed)

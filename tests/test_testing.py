@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
 from jconv.testing import assert_adjoint, assert_agree, assert_rule
+from tests.effort import drawn
 
 SINGLE_OR_DOUBLE = [jnp.float32, jnp.float64]
 DTYPES = [*SINGLE_OR_DOUBLE, jnp.float16, jnp.bfloat16, jnp.complex64]
@@ -108,7 +109,7 @@ class TestAdjoint:
             with pytest.raises(AssertionError, match="assert_adjoint"):
                 assert_adjoint(f, scaled(f_adjoint), x, y, key=seed)
 
-    @settings(max_examples=30)
+    @drawn(30)
     @given(st.sampled_from([3, 4, 11]), st.integers(1, 3), st.integers(0, 2**32), st.booleans())
     def test_any_size(self, size, taps, seed, single):
         dtype = jnp.float32 if single else jnp.float64
