@@ -36,7 +36,7 @@ def all_reads(sources: Sequence[np.ndarray], size: Sequence[int]) -> Reads:
         out = (out[:, None] * outs + o).ravel()
         tap = (tap[:, None] * taps + t).ravel()
         into = (into[:, None] * inputs + i).ravel()
-    return Reads(out, tap, into, unique)
+    return Reads(out, tap, into, unique or not len(out))
 
 
 def conv_entries(

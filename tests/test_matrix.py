@@ -38,10 +38,10 @@ def test_conv_matrix(case):
     assert_close(matrix, expected, "float32", case.terms)
 
 
-@settings(max_examples=20)
-@given(case=strategies.conv_cases(linear=True), batch=st.just(()))
-def test_either_matrix_times_x_is_the_convolution_of_drawn_options(case, batch):
-    case = dataclasses.replace(case, batch=batch)
+@settings(max_examples=12)
+@given(case=strategies.conv_cases(linear=True))
+def test_either_matrix_times_x_is_the_convolution_of_drawn_options(case):
+    case = dataclasses.replace(case, batch=())
     x, kernel, _ = case.data("float64")
     expected = definition.conv(x, kernel, **case.options)
     sparse = conv_matrix(kernel, case.size, **case.options, sparse=True)
