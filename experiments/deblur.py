@@ -7,7 +7,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ _RESULTS = Path(__file__).parent / "results"
 _STRIDE = 4
 _NOISE = 0.002
 _RIDGE = 1e-3
-_BOUNDARY = {"padding": "same", "padding_mode": "symmetric"}
+_BOUNDARY: dict[str, Any] = {"padding": "same", "padding_mode": "symmetric"}
 
 
 class Solutions(NamedTuple):

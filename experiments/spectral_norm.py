@@ -1,9 +1,10 @@
 """Set the norm of a convolution beside that of its reshaped kernel, in training. (0.5 minutes)
 
 Spectral normalization of flax, equinox and haiku divides a kernel by the largest singular value of
-the kernel reshaped to a matrix `[taps * in, out]`. That is not the norm of the map. Three small nets
-learn scikit-learn's digits: as they are, divided by the reshaped norm, and divided by the norm of
-the map. Where each layer has norm 1, so has the product; the reshaped norm promises no such thing.
+the kernel reshaped to a matrix `[taps * in, out]`. That is not the norm of the map. Three small
+nets learn scikit-learn's digits: as they are, divided by the reshaped norm, and divided by the norm
+of the map. Where each layer has norm 1, the net's bound is 1; the reshaped norm promises no such
+thing.
 """
 
 import argparse

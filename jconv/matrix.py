@@ -7,11 +7,11 @@ where it is.
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.experimental.sparse import BCOO
 from jax.typing import ArrayLike
 
 from jconv import geometry
@@ -101,7 +101,7 @@ def conv_matrix(
     groups: int = 1,
     flip: bool = False,
     sparse: bool = False,
-) -> Array | BCOO:
+) -> Any:  # a BCOO where `sparse`, else an Array
     """The matrix that a convolution multiplies by.
 
     `conv(x, kernel) == M @ x` with `x` and the result as vectors; `M.T @ y_bar` is backpropagation.
@@ -163,7 +163,7 @@ def pool_matrix(
     count_include_pad: bool = True,
     divisor: float | None = None,
     sparse: bool = False,
-) -> Array | BCOO:
+) -> Any:  # a BCOO where `sparse`, else an Array
     """The matrix that a linear pooling multiplies each channel by.
 
     `M @ x[..., c] == pool(x, window, ...)[..., c]` with both sides as vectors. `M[o, i]` is 1 for
