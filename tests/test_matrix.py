@@ -38,7 +38,7 @@ def test_conv_matrix(case):
     assert_close(matrix, expected, "float32", case.terms)
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(case=strategies.conv_cases(linear=True))
 def test_either_matrix_times_x_is_the_convolution_of_drawn_options(case):
     case = dataclasses.replace(case, batch=())
