@@ -12,8 +12,9 @@ trilinear form with three faces,
 
 and the derivative of each face is the other two: backpropagation transposes a Toeplitz matrix, and
 the transpose is again a convolution, with the kernel flipped; the kernel's update correlates the
-input with the incoming gradient. `jconv.matrix` writes these matrices out, `jconv.testing` checks
-the laws for rules of yours, and `plan` says how each face of a convolution would be computed.
+input with the incoming gradient. `jconv.matrix` writes these matrices out, `jconv.spectrum`
+measures them, `jconv.testing` checks the laws for rules of yours, and `plan` says how each face of
+a convolution would be computed.
 
 Words: a *tap* is one position of a kernel; `y_bar` is the cotangent of `y`; `"valid"`, `"same"`,
 `"same_lower"`, `"full"` and `"causal"` are amounts of padding; a `padding_mode` says what lies
@@ -22,6 +23,7 @@ rest take the same `stride`, `padding` and `dilation`.
 """
 
 from jconv import matrix as matrix
+from jconv import spectrum as spectrum
 from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool
 from jconv.conv import conv, conv_transpose, kernel_gradient

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jconv import adjoint, folds, geometry
 from jconv.extremes import extremes, winners
 from jconv.geometry import Ints, Window
-from jconv.operands import array, inexact, wide
+from jconv.operands import array, inexact, require_key, wide
 from jconv.stages import laid
 
 
@@ -120,7 +120,7 @@ def fractional_max_pool(
     >>> fractional_max_pool(jax.random.key(0), jnp.arange(8).reshape(8, 1), (2,), (7,)).ravel()
     Array([1, 2, 3, 4, 5, 6, 7], dtype=int32)
     """
-    _require_key(key)
+    require_key(key)
     x = array(x, real=True)
     taps = geometry.window_taps("window", window, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
@@ -145,14 +145,6 @@ def fractional_max_pool(
         y = jnp.take(y, positions.ravel(), x.ndim - len(taps) - 1 + axis, mode="clip")
     windows = [Window(k * o, k, k) for k, o in zip(taps, out, strict=True)]
     return winners(y, windows, _places(at, x)) if wanted else extremes(y, windows)
-
-
-def _require_key(key: ArrayLike) -> None:
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
-        raise geometry.mistyped("key", "be a JAX key", key)
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape != ():
-        raise geometry.wrong("key", "be one JAX key", f"keys of shape {shape}")
 
 
 def _starts(size: int, window: int, out: int, shift: Array) -> Array:

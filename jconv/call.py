@@ -112,6 +112,18 @@ def check(
     )
 
 
+def check_map(
+    kernel: Array, size: Ints, *, padding_value: ArrayLike = 0, groups: int = 1, **options: Any
+) -> Call:
+    """The call of one input of this size, and of the linear part of its map: zeros outside."""
+    rank = geometry.kernel_rank(kernel.shape)
+    size = geometry.per_axis("size", size, rank, least=1)
+    scalar("padding_value", padding_value, kernel.dtype)
+    channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
+    shape = (*size, channels)
+    return check(shape, kernel.shape, kernel.dtype, sized="size", groups=groups, **options)
+
+
 def _is_zero(value: ArrayLike) -> bool:
     return isinstance(value, int | float) and value == 0
 

@@ -7,6 +7,7 @@ where it is.
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +15,11 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import geometry
-from jconv.call import check
+from jconv.call import check_map
 from jconv.geometry import Ints, Padding, Window
-from jconv.operands import array, scalar
+from jconv.operands import array
 from jconv.pool_options import Pooling, resolved
+from jconv.sparse import all_reads, conv_entries, pool_entries
 from jconv.tables import blocks, reads
 
 
@@ -98,7 +100,8 @@ def conv_matrix(
     input_dilation: Ints = 1,
     groups: int = 1,
     flip: bool = False,
-) -> Array:
+    sparse: bool = False,
+) -> Any:  # a BCOO where `sparse`, else an Array
     """The matrix that a convolution multiplies by.
 
     `conv(x, kernel) == M @ x` with `x` and the result as vectors; `M.T @ y_bar` is backpropagation.
@@ -109,9 +112,11 @@ def conv_matrix(
       size: spatial size of `x`, one int per spatial axis, or an int for all.
       stride, padding, padding_mode, dilation, input_dilation, groups, flip: as in `conv`.
       padding_value: only 0; any other value makes the map affine, and no matrix is that.
+      sparse: True keeps the nonzeros alone, and never takes the memory of the dense matrix. Where a
+        boundary folds back, an entry may be stored as several that sum to it.
 
     Returns:
-      `[prod(out) * out_channels, prod(size) * in]`.
+      `[prod(out) * out_channels, prod(size) * in]`; where `sparse`, a `BCOO`.
 
     Raises:
       ValueError, TypeError: as `conv`.
@@ -121,19 +126,19 @@ def conv_matrix(
            [0, 1, 2, 3]], dtype=int32)
     """
     kernel = array(kernel, name="kernel")
-    rank = geometry.kernel_rank(kernel.shape)
-    size = geometry.per_axis("size", size, rank, least=1)
-    scalar("padding_value", padding_value, kernel.dtype)
+    call = check_map(
+        kernel, size, stride=stride, padding=padding, padding_mode=padding_mode,
+        padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
+        groups=groups, flip=flip,
+    )  # fmt: skip
     if not (isinstance(padding_value, int | float) and padding_value == 0):
         raise geometry.wrong("padding_value", "be 0 for the map to be linear", padding_value)
-    channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
-    call = check(
-        (*size, channels), kernel.shape, kernel.dtype, sized="size", stride=stride, padding=padding,
-        padding_mode=padding_mode, dilation=dilation, input_dilation=input_dilation, groups=groups,
-        flip=flip,
-    )  # fmt: skip
-    kernel = lax.rev(kernel, range(rank)) if flip else kernel
-    return _dense(blocks(call.windows, kernel, call.spec.groups, call.mode), rank)
+    kernel = lax.rev(kernel, range(call.rank)) if flip else kernel
+    if geometry.flag("sparse", sparse):
+        size = tuple(w.size for w in call.windows)
+        every = all_reads([reads(w, call.mode) for w in call.windows], size)
+        return conv_entries(every, kernel, call.spec.groups, call.spec.out, size)
+    return _dense(blocks(call.windows, kernel, call.spec.groups, call.mode), call.rank)
 
 
 def _dense(grouped: Array, rank: int) -> Array:
@@ -157,7 +162,8 @@ def pool_matrix(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor: float | None = None,
-) -> Array:
+    sparse: bool = False,
+) -> Any:  # a BCOO where `sparse`, else an Array
     """The matrix that a linear pooling multiplies each channel by.
 
     `M @ x[..., c] == pool(x, window, ...)[..., c]` with both sides as vectors. `M[o, i]` is 1 for
@@ -171,9 +177,10 @@ def pool_matrix(
       kind: `"avg"`, `"sum"` or `"drop"`.
       stride, padding, dilation, ceil_mode: as in `avg_pool`.
       count_include_pad, divisor: as in `avg_pool`, and of no other kind.
+      sparse: as in `conv_matrix`.
 
     Returns:
-      `[prod(out), prod(size)]`, of the default float dtype.
+      `[prod(out), prod(size)]`, of the default float dtype; where `sparse`, a `BCOO`.
 
     Raises:
       ValueError, TypeError: as `avg_pool`; an unknown `kind`, or an option that it does not have.
@@ -203,18 +210,26 @@ def pool_matrix(
     weights = np.ones((1,) * (2 * rank))
     for axis, count in enumerate(pooling.counts(include, divisor) if kind == "avg" else ()):
         weights = weights / _spaced(count, axis, rank)
-    dtype = jnp.result_type(float)
-    full = jnp.where(_reach(pooling, size), jnp.asarray(weights, dtype), jnp.zeros((), dtype))
+    weights = jnp.asarray(weights, jnp.result_type(float))
+    if geometry.flag("sparse", sparse):
+        outs = tuple(w.out for w in pooling.windows)
+        each = jnp.broadcast_to(weights.reshape(weights.shape[:rank]), outs)
+        return pool_entries(all_reads(_pool_reads(pooling), size), each, size)
+    full = jnp.where(_reach(pooling, size), weights, jnp.zeros((), weights.dtype))
     return full.reshape(-1, math.prod(size))
+
+
+def _pool_reads(pooling: Pooling) -> list[np.ndarray]:
+    """An axis each, `[out, taps]`: the input that each tap of each window reads, -1 for none."""
+    kept = [(reads(w), start) for w, (start, _) in zip(pooling.windows, pooling.kept, strict=True)]
+    return [np.where(source >= 0, source + start, -1) for source, start in kept]
 
 
 def _reach(pooling: Pooling, size: tuple[int, ...]) -> Array:
     """`[*out, *size]`: whether a window reads an input."""
     rank = len(size)
     reach = jnp.ones((1,) * (2 * rank), bool)
-    for axis, (w, (start, _)) in enumerate(zip(pooling.windows, pooling.kept, strict=True)):
-        source = reads(w)
-        source = np.where(source >= 0, source + start, -1)
+    for axis, source in enumerate(_pool_reads(pooling)):
         table = (source[:, :, None] == np.arange(size[axis])).any(1)
         reach = reach & _spaced(table, axis, rank)
     return reach

@@ -1,5 +1,6 @@
 """Arrays that users pass in: what they must be, and what they are computed in."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -69,3 +70,12 @@ def inexact(x: Array) -> Array:
 def wide(dtype):
     """What sums are kept in: float32 for the half-precision floats."""
     return jnp.dtype(jnp.float32) if dtype in (jnp.bfloat16, jnp.float16) else dtype
+
+
+def require_key(key: ArrayLike) -> None:
+    """A JAX key, of either kind, and one."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise geometry.mistyped("key", "be a JAX key", key)
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape != ():
+        raise geometry.wrong("key", "be one JAX key", f"keys of shape {shape}")

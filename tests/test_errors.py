@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
-from jconv import matrix, testing
+from jconv import matrix, spectrum, testing
 from tests import definition
 from tests.cases import dense, each_method
 from tests.compare import assert_close
@@ -52,6 +52,8 @@ RIGHT = {
     matrix.toeplitz: {"column": X[0, 0, 0], "row": X[0, 0, 1]},
     matrix.index_pattern: {"size": (6, 5), "taps": (3, 2)},
     matrix.conv_matrix: {"kernel": KERNEL, "size": (6, 5)},
+    spectrum.singular_values: {"kernel": KERNEL, "size": (6, 5)},
+    spectrum.operator_norm: {"kernel": KERNEL, "size": (6, 5), "key": jax.random.key(0)},
     testing.assert_adjoint: {"f": jnp.sin, "f_adjoint": jnp.sin, "x": X, "y": X},
     testing.assert_rule: {"f_custom": jnp.sin, "f_plain": jnp.sin, "args": (X,)},
     testing.assert_agree: {"f": jnp.sin, "g": jnp.sin, "args": (X,)},
@@ -64,7 +66,8 @@ PLAIN_POOLS = [
 ]  # fmt: skip
 POOLS = [*PLAIN_POOLS, jconv.blur_pool]
 ADAPTIVE = [jconv.adaptive_avg_pool, jconv.adaptive_max_pool]
-WINDOWED = [*FACES, jconv.unfold, jconv.fold, matrix.conv_matrix]
+MAPS = [matrix.conv_matrix, spectrum.singular_values, spectrum.operator_norm]
+WINDOWED = [*FACES, jconv.unfold, jconv.fold, *MAPS]
 SLIDING = [*WINDOWED, matrix.index_pattern, *PLAIN_POOLS]
 LAWS = [testing.assert_adjoint, testing.assert_rule, testing.assert_agree]
 REAL = [
@@ -180,10 +183,10 @@ TABLE = [
     (WINDOWED, "input_dilation", [*INTS, *NONE]),
     ([*SLIDING, jconv.blur_pool], "padding", PADDINGS),
     (WINDOWED, "padding_mode", MODES),
-    ([*FACES, jconv.unfold, matrix.conv_matrix], "padding_value", SCALARS),
+    ([*FACES, jconv.unfold, *MAPS], "padding_value", SCALARS),
     ([*FACES, jconv.unfold, jconv.fold, *POOLS], "custom_vjp", FLAGS),
-    ([*FACES, matrix.conv_matrix], "groups", GROUPS),
-    ([*FACES, matrix.conv_matrix], "flip", FLAGS),
+    ([*FACES, *MAPS], "groups", GROUPS),
+    ([*FACES, *MAPS], "flip", FLAGS),
     (FACES, "method", METHODS),
     (FACES, "precision", PRECISIONS),
     (FACES, "preferred_element_type", DTYPES),
@@ -196,7 +199,7 @@ TABLE = [
         FLAGS,
     ),
     ([f for f in RIGHT if "x" in RIGHT[f] and f not in LAWS], "x", ARRAYS),
-    ([jconv.conv, jconv.conv_transpose, matrix.conv_matrix], "kernel", ARRAYS),
+    ([jconv.conv, jconv.conv_transpose, *MAPS], "kernel", ARRAYS),
     ([jconv.conv_transpose, jconv.max_unpool], "y", ARRAYS),
     ([jconv.kernel_gradient], "y_bar", ARRAYS),
     ([jconv.fold], "patches", ARRAYS),
@@ -205,7 +208,7 @@ TABLE = [
     ([matrix.toeplitz], "row", ARRAYS[1:]),
     (REAL, "x", [(X * 1j, TypeError, "be an array of real numbers; got .*complex64.*")]),
     (
-        [jconv.conv, jconv.conv_transpose, matrix.conv_matrix],
+        [jconv.conv, jconv.conv_transpose, *MAPS],
         "kernel",
         [
             (KERNEL[0, 0], ValueError, "have shape [*taps, in // groups, out] .*; got .*(4, 6)"),
@@ -217,13 +220,13 @@ TABLE = [
         "x",
         [(X[0, 0], ValueError, "have 2 spatial axes and a channel axis; got shape (5, 4)")],
     ),
-    ([jconv.conv, matrix.conv_matrix], "groups", [(4, ValueError, "divide the .*; got .*=4, .*")]),
+    ([jconv.conv, *MAPS], "groups", [(4, ValueError, "divide the .*; got .*=4, .*")]),
     (
-        [jconv.conv_transpose, jconv.max_unpool, matrix.conv_matrix],
+        [jconv.conv_transpose, jconv.max_unpool, *MAPS],
         "size",
         [*SMALL, *NO_INTS, *ENTRIES],
     ),
-    ([jconv.conv_transpose, matrix.conv_matrix], "size", LENGTHS),
+    ([jconv.conv_transpose, *MAPS], "size", LENGTHS),
     (
         [jconv.fold],
         "size",
@@ -297,8 +300,20 @@ TABLE = [
             (INDICES[0], ValueError, "have the shape (2, 6, 5, 4) of y; got shape (6, 5, 4)"),
         ],
     ),
+    ([matrix.conv_matrix], "sparse", FLAGS),
     (
-        [jconv.fractional_max_pool],
+        [spectrum.operator_norm],
+        "tol",
+        [
+            (0, ValueError, "be positive; got 0"),
+            (float("nan"), ValueError, "be positive; got nan"),
+            ("1", TypeError, "be a number; got '1' of type str"),
+            (True, TypeError, "be a number; got True of type bool"),
+        ],
+    ),
+    ([spectrum.operator_norm], "max_iterations", [*SMALL, *NO_INTS, *NONE]),
+    (
+        [jconv.fractional_max_pool, spectrum.operator_norm],
         "key",
         [
             (0, TypeError, "be a JAX key; got 0 of type int"),
@@ -401,7 +416,7 @@ TOGETHER = [
         "`value` must be a number that uint8 can hold; got -1",
     ),
     (matrix.index_pattern, {"size": (2, 5)}, "`size` must hold at least one .*; got size 2 .*"),
-    (matrix.conv_matrix, {"size": (2, 5)}, "`size` must hold at least one .*; got size 2 .*"),
+    *((f, {"size": (2, 5)}, "`size` must hold at least one .*; got size 2 .*") for f in MAPS),
 ]  # fmt: skip
 
 

@@ -14,7 +14,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import checkpoints, data, formats, train, training
+from experiments import (
+    checkpoints,
+    data,
+    deblur,
+    formats,
+    matrices,
+    spectral_norm,
+    train,
+    training,
+)
 from experiments.__main__ import scripts
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +38,31 @@ def test_every_script_says_its_purpose_and_minutes():
     modules = (ROOT / "experiments").glob("[!_]*.py")
     runnable = {path.stem for path in modules if "__main__" in path.read_text()}
     assert set(scripts(ROOT / "experiments")) == runnable
+
+
+# The linear map
+
+
+def test_matrices_are_drawn(tmp_path):
+    matrices.main(["--quick", "--results", str(tmp_path)])
+    assert len(list(tmp_path.glob("matrices_*.png"))) == 4
+
+
+def test_photograph_is_restored_alike_by_both_solvers():
+    with jax.enable_x64(True):
+        found = deblur.solve(deblur.photograph(40), deblur.gaussian(1.5, 9))
+        assert deblur.rms(found.by_lineax, found.sharp) < 0.8 * deblur.rms(
+            found.blurred, found.sharp
+        )
+        assert deblur.rms(found.by_lineax, found.by_cg) < 1e-4
+
+
+def test_reshaped_norm_is_not_that_of_the_map(tmp_path):
+    spectral_norm.main(["--quick", "--results", str(tmp_path)])
+    found = json.loads((tmp_path / "spectral_norm.json").read_text())
+    np.testing.assert_allclose(found["norm of the map 1"]["map"], 1, atol=0.01)
+    np.testing.assert_allclose(found["reshaped norm 1"]["reshaped"], 1, rtol=1e-5)
+    assert min(found["reshaped norm 1"]["map"]) > 1.5
 
 
 # Training

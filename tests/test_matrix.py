@@ -1,5 +1,7 @@
 """The linear map, written out: forward is `M @ x`, backpropagation is `M.T @ y_bar`."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -35,6 +37,50 @@ def test_conv_matrix(case):
     matrix = jax.jit(lambda kernel: conv_matrix(kernel, case.size, **case.options))(kernel)
     expected = definition.conv_matrix(kernel, case.size, **case.options)
     assert_close(matrix, expected, "float32", case.terms)
+
+
+@settings(max_examples=6)
+@given(case=strategies.conv_cases(linear=True))
+def test_either_matrix_times_x_is_the_convolution_of_drawn_options(case):
+    case = dataclasses.replace(case, batch=())
+    x, kernel, _ = case.data("float64")
+    expected = definition.conv(x, kernel, **case.options)
+    sparse = conv_matrix(kernel, case.size, **case.options, sparse=True)
+    whole = conv_matrix(kernel, case.size, **case.options)
+    for product in (whole @ x.ravel(), sparse @ x.ravel()):
+        assert_close(product.reshape(expected.shape), expected, "float64", case.terms)
+    assert_close(sparse.todense(), np.asarray(whole), "float64", case.terms)
+    pairs = np.asarray(sparse.indices)
+    assert sparse.unique_indices == (len(np.unique(pairs, axis=0)) == len(pairs))
+
+
+@each_case(CONV_CASES, "groups", "reflect")
+def test_sparse_matrix_under_jit_and_its_derivative(case):
+    x, kernel, y_bar = case.data("float64")
+
+    @jax.jit
+    def form(kernel):
+        matrix = conv_matrix(kernel, case.size, **case.options, sparse=True)
+        return sum(y.ravel() @ (matrix @ x.ravel()) for x, y in zip(x, y_bar, strict=True))
+
+    expected = definition.kernel_gradient(x, y_bar, case.taps, **case.options)
+    assert_close(jax.grad(form)(kernel), expected, "float64", case.terms)
+
+
+def test_sparse_matrix_never_takes_the_memory_of_the_dense_one():
+    """The dense one would take 10^10 entries."""
+    kernel = dense((3, 1, 1), "float32", seed=0)
+    make = jax.jit(lambda kernel: conv_matrix(kernel, 100_000, padding="same", sparse=True))
+    compiled = make.lower(kernel).compile()
+    assert compiled(kernel).nse == 3 * 100_000 - 2
+    assert compiled.memory_analysis().temp_size_in_bytes < 10**7
+
+
+def test_a_nan_in_the_kernel_is_stored_where_it_is():
+    kernel = dense((3, 2, 2), "float32", seed=0)
+    kernel[1, 0, 1] = np.nan
+    matrix = conv_matrix(kernel, (5,), padding=1, sparse=True)
+    assert_same(matrix.todense(), conv_matrix(kernel, (5,), padding=1))
 
 
 @each_case(CONV_CASES, "crop and pad", "reflect", "groups", "all at once")
@@ -106,6 +152,8 @@ def assert_pool_matrix(case, counts):
     assert matrix.dtype == "float64"
     y = np.asarray(matrix) @ x.reshape(-1, 2)
     assert_close(y.reshape(expected.shape), expected, "float64", terms=matrix.shape[1])
+    sparse = pool_matrix(case.window, case.size, **case.options, **counts, sparse=True)
+    assert_same(sparse.todense(), matrix)
 
 
 @pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
@@ -157,6 +205,7 @@ def test_an_int_serves_every_axis_of_a_pool_matrix():
         (ValueError, "stride", {"stride": 0}),
         (ValueError, "padding", {"padding": "some"}),
         (ValueError, "dilation", {"dilation": 0}),
+        (TypeError, "sparse", {"sparse": 1}),
         (TypeError, "ceil_mode", {"ceil_mode": 1}),
         (TypeError, "count_include_pad", {"count_include_pad": 1}),
         (ValueError, "count_include_pad", {"kind": "sum", "count_include_pad": False}),

@@ -41,5 +41,5 @@ def test_library_needs_jax_and_numpy_alone():
     """The extras may be missing: an import of any of them would fail."""
     absent = ["beartype", "chex", "jaxtyping", "matplotlib", "optax", "scipy.signal", "sklearn"]
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in absent)
-    command = f"import sys; {blocked}; import jconv, jconv.matrix, jconv.testing"
+    command = f"import sys; {blocked}; import jconv, jconv.matrix, jconv.spectrum, jconv.testing"
     subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=True)
