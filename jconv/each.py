@@ -78,7 +78,9 @@ def map_examples(static: Static, f: Callable, *arrays: Array):
     # Steps of nearly equal size, since the rest that is left over is a program of its own.
     steps = -(-count // static.together)
     together = -(-count // max(steps, 1))
-    return lax.map(lambda example: f(*example), arrays, batch_size=max(together, 1))
+    # Steps of one example in an axis of their own would make XLA:CPU copy whole arrays.
+    batch_size = together if together > 1 else None
+    return lax.map(lambda example: f(*example), arrays, batch_size=batch_size)
 
 
 def of_cotangents(static: Static, *arrays: Array) -> tuple[Static, list[Array]]:
