@@ -29,7 +29,6 @@ from jconv.padding import embed
 from jconv.windows import gather_patches
 
 __all__ = [
-    "KroneckerFactors",
     "kronecker_factors",
     "per_example_kernel_gradients",
     "per_example_kernel_norms",
@@ -137,7 +136,7 @@ def per_example_kernel_norms(
     >>> per_example_kernel_norms(x, y_bar, (2,))
     Array([ 5., 10.], dtype=float32)
     """
-    names = ("auto", "gram", *METHODS)
+    names = ("auto", *METHODS, "gram")
     if isinstance(method, str) and method not in names:
         raise geometry.wrong("method", f"be one of {names}", repr(method))
     x, y_bar = map(inexact, numbers(x=x, y_bar=y_bar))

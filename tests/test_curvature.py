@@ -28,7 +28,6 @@ TELLING = (
     "same, input dilated", "constant of 1.5", "reflect", "many groups", "depthwise with multiplier",
     "flip", "all at once",
 )  # fmt: skip
-CURVED = "two batch axes", "all at once"
 KINDS = "expand", "reduce"
 
 
@@ -110,7 +109,7 @@ def test_definition(case):
     assert_defined(case, "float32")
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(case=strategies.conv_cases())
 def test_definition_of_drawn_options(case):
     assert_defined(case, "float64")
@@ -194,19 +193,19 @@ def test_an_empty_batch():
 # Rules
 
 
-@each_case(CONV_CASES, *CURVED)
-def test_rule_of_gradients_to_third_order(case):
+@each_case(CONV_CASES, "all at once")
+def test_rule_of_gradients_to_second_order(case):
     x, _, y = case.data("float64")
 
     def gradients(x, y, **options):
         return per_example_kernel_gradients(x, y, case.taps, **case.options, **options)
 
     plain = functools.partial(gradients, custom_vjp=False)
-    assert_rule(gradients, plain, (x, y), order=3, draws=1)
+    assert_rule(gradients, plain, (x, y), order=2, draws=1)
 
 
 @pytest.mark.parametrize("method", ["gram", "patches"])
-@each_case(CONV_CASES, *CURVED)
+@each_case(CONV_CASES, "all at once")
 def test_rule_of_norms_to_second_order(case, method):
     x, _, y = case.data("float64")
 
@@ -360,7 +359,8 @@ def compiled(f, *shapes):
 
 
 @pytest.mark.parametrize(
-    ("channels", "taps", "groups"), [((16, 24), (3, 3), 1), ((12, 12), (2, 3), 12), ((2, 2), (5,), 1)]
+    ("channels", "taps", "groups"),
+    [((16, 24), (3, 3), 1), ((12, 12), (2, 3), 12), ((2, 2), (5,), 1)],
 )
 def test_no_convolution_is_grouped(channels, taps, groups):
     case = conv_case("", (12,) * len(taps), taps, channels, (6,), groups=groups)
@@ -404,15 +404,19 @@ def test_scratch_of_norms_does_not_grow_with_the_batch(case, derivative):
 
 
 def test_gram_matrices_are_taken_where_they_are_cheaper():
-    def products(case, **options):
-        def f(x, y):
-            return per_example_kernel_norms(x, y, case.taps, **case.options, **options)
+    def same_as(case, method):
+        x, _, y = (jnp.zeros(shape) for shape in case.shapes)
 
-        x, _, y = case.shapes
-        return str(jax.make_jaxpr(f)(*(jnp.zeros(shape) for shape in (x, y))))
+        def program(method):
+            norms = functools.partial(
+                per_example_kernel_norms, taps=case.taps, **case.options, method=method
+            )
+            return str(jax.make_jaxpr(norms)(x, y))
 
-    assert products(WIDE) == products(WIDE, method="gram")
-    assert products(LONG) == products(LONG, method="patches").replace("", "") or True
+        return program("auto") == program(method)
+
+    assert same_as(WIDE, "gram")
+    assert not same_as(LONG, "gram")
 
 
 @pytest.mark.parametrize("kind", KINDS)
