@@ -24,7 +24,7 @@ from jconv.faces import at_once
 from jconv.geometry import Ints, Padding, Spec
 from jconv.methods import METHODS
 from jconv.methods.patches import planar_rows
-from jconv.operands import inexact, merged, numbers
+from jconv.operands import array, inexact, merged, numbers
 from jconv.padding import embed
 from jconv.windows import gather_patches
 
@@ -229,10 +229,8 @@ def kronecker_factors(
     if approximation not in _FACTORS:
         must = f"be one of {tuple(_FACTORS)}"
         raise geometry.wrong("approximation", must, repr(approximation))
+    x, y_bar = array(x, real=True), array(y_bar, real=True, name="y_bar")
     x, y_bar = map(inexact, numbers(x=x, y_bar=y_bar))
-    for name, a in (("x", x), ("y_bar", y_bar)):
-        if jnp.iscomplexobj(a):
-            raise geometry.mistyped(name, "be an array of real numbers", a.dtype)
     x, y_bar, call = check_paired(
         x, y_bar, taps, stride=stride, padding=padding, padding_mode=padding_mode,
         padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
