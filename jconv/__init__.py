@@ -22,6 +22,7 @@ outside; a `method` says how, never what. Pooling speaks of windows: `max_pool`,
 rest take the same `stride`, `padding` and `dilation`.
 """
 
+from jconv import curvature as curvature
 from jconv import matrix as matrix
 from jconv import spectrum as spectrum
 from jconv import testing as testing

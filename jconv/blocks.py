@@ -42,6 +42,10 @@ class Blocks(NamedTuple):
         starts = (image, row * stride, *(0,) * (a.ndim - 2))
         return cut(a, starts, (self.images, size, *a.shape[2:]))
 
+    def inside(self, step: Array | int, rows: int) -> Array:
+        """Which rows of block `step` are among the `rows` of an image."""
+        return step % self.row_blocks * self.rows + jnp.arange(self.rows) < rows
+
 
 def reader(
     blocks: Blocks, x: Array, windows: Sequence[Window], stride: int, size: int

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry
 from jconv.geometry import Ints, Padding, Spec, Window
 from jconv.methods import METHODS
-from jconv.operands import number_dtype, scalar
+from jconv.operands import number_dtype, numbers, scalar
 from jconv.padding import padded, unpadded
 
 
@@ -122,6 +122,24 @@ def check_map(
     channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
     shape = (*size, channels)
     return check(shape, kernel.shape, kernel.dtype, sized="size", groups=groups, **options)
+
+
+def check_paired(
+    x: ArrayLike, y_bar: ArrayLike, taps: Ints, *, groups: int = 1, **options: Any
+) -> tuple[Array, Array, Call]:
+    """The arrays and the checked call of what takes `kernel_gradient`'s arguments."""
+    x, y_bar = numbers(x=x, y_bar=y_bar)
+    taps = geometry.window_taps("taps", taps, x.ndim)
+    _, inputs = geometry.split_shape("x", x.shape, len(taps))
+    _, outputs = geometry.split_shape("y_bar", y_bar.shape, len(taps))
+    for name, a in (("x", x), ("y_bar", y_bar)):
+        if a.shape[-1] < 1:
+            raise geometry.wrong(name, "have one or more channels", f"shape {a.shape}")
+    count = geometry.channel_groups(groups, inputs, outputs)
+    kernel_shape = (*taps, inputs // count, outputs)
+    call = check(x.shape, kernel_shape, x.dtype, groups=count, **options)
+    call.require_y("y_bar", y_bar.shape, outputs)
+    return x, y_bar, call
 
 
 def _is_zero(value: ArrayLike) -> bool:

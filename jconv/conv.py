@@ -7,7 +7,6 @@ where zeros outside do not say it, merges the batch axes, and calls its face; ea
 other two as its rule.
 """
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +16,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import adjoint, geometry
-from jconv.call import Call, check
+from jconv.call import Call, check, check_paired
 from jconv.faces import evaluate
 from jconv.geometry import Ints, Padding
-from jconv.operands import array, scalar
+from jconv.operands import merged, numbers, scalar
 
 
 def conv(
@@ -78,14 +77,14 @@ def conv(
     >>> conv(jnp.array([[1], [2], [3], [4]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)).ravel()
     Array([-2, -2], dtype=int32)
     """
-    x, kernel = _numbers(x=x, kernel=kernel)
+    x, kernel = numbers(x=x, kernel=kernel)
     call = check(
         x.shape, kernel.shape, x.dtype, stride=stride, padding=padding, padding_mode=padding_mode,
         padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
         groups=groups, flip=flip, method=method, precision=precision,
         preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
-    xp = _merge(call.pad(x), call.rank)
+    xp = merged(call.pad(x), call.rank)
     y = _apply(call, "forward", xp, kernel)
     return y.reshape(*call.batch, *y.shape[1:])
 
@@ -135,7 +134,7 @@ def conv_transpose(
     >>> conv_transpose(jnp.array([[1], [2]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)).ravel()
     Array([ 1,  2, -1, -2], dtype=int32)
     """
-    y, kernel = _numbers(y=y, kernel=kernel)
+    y, kernel = numbers(y=y, kernel=kernel)
     rank = geometry.kernel_rank(kernel.shape)
     out, _ = geometry.split_shape("y", y.shape, rank)
     if min(out) < 1:
@@ -157,7 +156,7 @@ def conv_transpose(
         preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     call.require_y("y", y.shape, kernel.shape[-1])
-    x = _apply(call, "input_adjoint", _merge(y, rank), kernel)
+    x = _apply(call, "input_adjoint", merged(y, rank), kernel)
     return call.unpad(x.reshape(*batch, *x.shape[1:]))
 
 
@@ -202,36 +201,13 @@ def kernel_gradient(
     >>> kernel_gradient(jnp.array([[1], [2], [3], [4]]), jnp.array([[1], [10]]), (3,)).ravel()
     Array([21, 32, 43], dtype=int32)
     """
-    x, y_bar = _numbers(x=x, y_bar=y_bar)
-    taps = geometry.window_taps("taps", taps, x.ndim)
-    _, inputs = geometry.split_shape("x", x.shape, len(taps))
-    _, outputs = geometry.split_shape("y_bar", y_bar.shape, len(taps))
-    for name, a in (("x", x), ("y_bar", y_bar)):
-        if a.shape[-1] < 1:
-            raise geometry.wrong(name, "have one or more channels", f"shape {a.shape}")
-    count = geometry.channel_groups(groups, inputs, outputs)
-    call = check(
-        x.shape, (*taps, inputs // count, outputs), x.dtype,
-        stride=stride, padding=padding, padding_mode=padding_mode,
+    x, y_bar, call = check_paired(
+        x, y_bar, taps, stride=stride, padding=padding, padding_mode=padding_mode,
         padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
         groups=groups, flip=flip, method=method, precision=precision,
         preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
-    call.require_y("y_bar", y_bar.shape, outputs)
-    return _apply(call, "kernel_adjoint", _merge(call.pad(x), call.rank), _merge(y_bar, call.rank))
-
-
-def _numbers(**arrays: ArrayLike) -> list[Array]:
-    """Arrays of numbers, in their common dtype."""
-    made = [array(value, name=name) for name, value in arrays.items()]
-    common = jnp.result_type(*made)
-    return [a.astype(common) for a in made]
-
-
-def _merge(a: Array, rank: int) -> Array:
-    """All batch axes as one."""
-    lead = a.ndim - rank - 1
-    return a.reshape(math.prod(a.shape[:lead]), *a.shape[lead:])
+    return _apply(call, "kernel_adjoint", merged(call.pad(x), call.rank), merged(y_bar, call.rank))
 
 
 # ---------------------------------------------------------------- the trilinear form

@@ -1,5 +1,7 @@
 """Arrays that users pass in: what they must be, and what they are computed in."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,19 @@ def array(x: ArrayLike, real: bool = False, name: str = "x") -> Array:
     if real and jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise geometry.mistyped(name, "be an array of real numbers", x.dtype)
     return x
+
+
+def numbers(**arrays: ArrayLike) -> list[Array]:
+    """Arrays of numbers, in their common dtype."""
+    made = [array(value, name=name) for name, value in arrays.items()]
+    common = jnp.result_type(*made)
+    return [a.astype(common) for a in made]
+
+
+def merged(a: Array, rank: int) -> Array:
+    """All batch axes as one."""
+    lead = a.ndim - rank - 1
+    return a.reshape(math.prod(a.shape[:lead]), *a.shape[lead:])
 
 
 def scalar(name: str, value: ArrayLike, dtype) -> ArrayLike:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
-from jconv import matrix, spectrum, testing
+from jconv import curvature, matrix, spectrum, testing
 from tests import definition
 from tests.cases import dense, each_method
 from tests.compare import assert_close
@@ -54,12 +54,17 @@ RIGHT = {
     matrix.conv_matrix: {"kernel": KERNEL, "size": (6, 5)},
     spectrum.singular_values: {"kernel": KERNEL, "size": (6, 5)},
     spectrum.operator_norm: {"kernel": KERNEL, "size": (6, 5), "key": jax.random.key(0)},
+    curvature.per_example_kernel_gradients: {"x": X, "y_bar": Y, "taps": (3, 2)},
+    curvature.per_example_kernel_norms: {"x": X, "y_bar": Y, "taps": (3, 2)},
+    curvature.kronecker_factors: {"x": X, "y_bar": Y, "taps": (3, 2)},
     testing.assert_adjoint: {"f": jnp.sin, "f_adjoint": jnp.sin, "x": X, "y": X},
     testing.assert_rule: {"f_custom": jnp.sin, "f_plain": jnp.sin, "args": (X,)},
     testing.assert_agree: {"f": jnp.sin, "g": jnp.sin, "args": (X,)},
 }  # fmt: skip
 
-FACES = [jconv.conv, jconv.conv_transpose, jconv.kernel_gradient, jconv.plan]
+PER_EXAMPLE = [curvature.per_example_kernel_gradients, curvature.per_example_kernel_norms]
+PAIRED = [jconv.kernel_gradient, *PER_EXAMPLE, curvature.kronecker_factors]
+FACES = [jconv.conv, jconv.conv_transpose, jconv.kernel_gradient, jconv.plan, *PER_EXAMPLE]
 PLAIN_POOLS = [
     jconv.max_pool, jconv.min_pool, jconv.avg_pool, jconv.sum_pool, jconv.prod_pool,
     jconv.logsumexp_pool, jconv.lp_pool,
@@ -67,7 +72,7 @@ PLAIN_POOLS = [
 POOLS = [*PLAIN_POOLS, jconv.blur_pool]
 ADAPTIVE = [jconv.adaptive_avg_pool, jconv.adaptive_max_pool]
 MAPS = [matrix.conv_matrix, spectrum.singular_values, spectrum.operator_norm]
-WINDOWED = [*FACES, jconv.unfold, jconv.fold, *MAPS]
+WINDOWED = [*FACES, curvature.kronecker_factors, jconv.unfold, jconv.fold, *MAPS]
 SLIDING = [*WINDOWED, matrix.index_pattern, *PLAIN_POOLS]
 LAWS = [testing.assert_adjoint, testing.assert_rule, testing.assert_agree]
 REAL = [
@@ -183,14 +188,14 @@ TABLE = [
     (WINDOWED, "input_dilation", [*INTS, *NONE]),
     ([*SLIDING, jconv.blur_pool], "padding", PADDINGS),
     (WINDOWED, "padding_mode", MODES),
-    ([*FACES, jconv.unfold, *MAPS], "padding_value", SCALARS),
+    ([*FACES, *PAIRED[3:], jconv.unfold, *MAPS], "padding_value", SCALARS),
     ([*FACES, jconv.unfold, jconv.fold, *POOLS], "custom_vjp", FLAGS),
-    ([*FACES, *MAPS], "groups", GROUPS),
-    ([*FACES, *MAPS], "flip", FLAGS),
+    ([*FACES, *PAIRED[3:], *MAPS], "groups", GROUPS),
+    ([*FACES, *PAIRED[3:], *MAPS], "flip", FLAGS),
     (FACES, "method", METHODS),
-    (FACES, "precision", PRECISIONS),
-    (FACES, "preferred_element_type", DTYPES),
-    ([jconv.kernel_gradient, jconv.unfold, matrix.index_pattern], "taps", TAPS),
+    ([*FACES, *PAIRED[3:]], "precision", PRECISIONS),
+    ([*FACES, *PAIRED[3:]], "preferred_element_type", DTYPES),
+    ([*PAIRED, jconv.unfold, matrix.index_pattern], "taps", TAPS),
     ([*POOLS, jconv.fractional_max_pool], "window", TAPS),
     (PLAIN_POOLS, "ceil_mode", FLAGS),
     (
@@ -201,7 +206,20 @@ TABLE = [
     ([f for f in RIGHT if "x" in RIGHT[f] and f not in LAWS], "x", ARRAYS),
     ([jconv.conv, jconv.conv_transpose, *MAPS], "kernel", ARRAYS),
     ([jconv.conv_transpose, jconv.max_unpool], "y", ARRAYS),
-    ([jconv.kernel_gradient], "y_bar", ARRAYS),
+    (PAIRED, "y_bar", ARRAYS),
+    (
+        [curvature.kronecker_factors],
+        "approximation",
+        [
+            ("full", ValueError, "be one of ('expand', 'reduce'); got 'full'"),
+            (None, TypeError, "be one of ('expand', 'reduce'); got None of type NoneType"),
+        ],
+    ),
+    (
+        [curvature.kronecker_factors],
+        "x",
+        [(X * 1j, TypeError, "be an array of real numbers; got .*complex64.*")],
+    ),
     ([jconv.fold], "patches", ARRAYS),
     ([jconv.max_unpool], "indices", ARRAYS),
     ([matrix.toeplitz], "column", ARRAYS),
@@ -398,6 +416,14 @@ TOGETHER = [
     (jconv.kernel_gradient, {"groups": 4}, "`groups` must divide the output .*; got .*=4.*=6"),
     (jconv.kernel_gradient, {"x": X[..., :0]}, "`x` must have one or more channels; got shape .*"),
     (jconv.kernel_gradient, {"y_bar": Y[..., :0]}, "`y_bar` must have one or more .*; got .*"),
+    (
+        curvature.kronecker_factors, {"x": X[:0], "y_bar": Y[:0]},
+        "`x` must hold one or more examples; got shape (0, 6, 5, 4)",
+    ),
+    *(
+        (f, {"taps": (2, 2)}, "`y_bar` must have shape (2, 5, 4, 6); got shape .*")
+        for f in PAIRED[1:]
+    ),
     (jconv.fold, {"stride": 2}, "`patches` must have spatial size (2, 2); got shape .*"),
     (jconv.fold, {"size": (6, 5, 4)}, "`patches` must have .* 3 spatial axes; got .*"),
     (jconv.pad, {"x": X[:, :0], "mode": "edge"}, "`x` must have entries to .*; got size .*"),
@@ -443,7 +469,7 @@ def trace(function, arguments):
 
 
 def test_every_public_function_is_here():
-    for module in (jconv, testing):
+    for module in (jconv, curvature, testing):
         public = {getattr(module, name) for name in module.__all__}
         assert set(filter(callable, public)) <= set(RIGHT)
     assert set(RIGHT) == {function for function, *_ in ROWS}

@@ -45,20 +45,32 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    blocks, windows, read = _blocked(spec, x)
+    blocks, rows = planar_rows(spec, x)
     y = grow(y, 1, [(0, blocks.padded_rows - spec.out[0], 0)])
-    groups, taps = spec.groups, math.prod(spec.taps)
 
     def block(step):
         ys = blocks.cut(y, step, 1, blocks.rows)
-        patches = _planar(windows, read(step)).reshape(taps, groups, x.shape[-1] // groups, -1)
-        rows = jnp.moveaxis(patches, 0, 1).reshape(groups, -1, patches.shape[-1])
-        columns = jnp.moveaxis(ys.reshape(-1, groups, y.shape[-1] // groups), 1, 0)
-        rows = lax.optimization_barrier(rows)
-        return matmul(spec, rows, columns, ((2,), (1,)), ((0,), (0,)))
+        columns = jnp.moveaxis(ys.reshape(-1, spec.groups, y.shape[-1] // spec.groups), 1, 0)
+        return matmul(spec, rows(step), columns, ((2,), (1,)), ((0,), (0,)))
 
     k = sum_blocks(blocks, block)  # [groups, taps * c, m]
     return jnp.moveaxis(k, 0, 1).reshape(*spec.taps, -1, y.shape[-1])
+
+
+def planar_rows(spec: Spec, x: Array) -> tuple[Blocks, Callable[[Array | int], Array]]:
+    """The blocks, and the patches of block `step` as rows `[groups, taps * c, positions]`.
+
+    Where the last block has too many rows, those of its positions that are none hold anything.
+    """
+    blocks, windows, read = _blocked(spec, x)
+    groups, taps = spec.groups, math.prod(spec.taps)
+
+    def rows(step: Array | int) -> Array:
+        planar = _planar(windows, read(step)).reshape(taps, groups, x.shape[-1] // groups, -1)
+        rows = jnp.moveaxis(planar, 0, 1).reshape(groups, -1, planar.shape[-1])
+        return lax.optimization_barrier(rows)
+
+    return blocks, rows
 
 
 def _blocked(spec: Spec, x: Array) -> tuple[Blocks, tuple[Window, ...], Callable]:

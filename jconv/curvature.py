@@ -1,0 +1,373 @@
+"""What single examples say about a kernel: their gradients, the norms of these, and curvature.
+
+Throughout, `p[n, o]` is the patch of example `n` under output `o`, `[*taps, in // groups]` of each
+group, as `unfold` gives it, and `y_bar[n]` the cotangent of the loss of example `n` alone.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
+
+from jconv import adjoint, each, geometry
+from jconv.blocks import sum_blocks
+from jconv.call import Call, check_paired
+from jconv.channels import accumulator, matmul
+from jconv.each import map_examples
+from jconv.faces import at_once
+from jconv.geometry import Ints, Padding, Spec
+from jconv.methods import METHODS
+from jconv.methods.patches import planar_rows
+from jconv.operands import array, inexact, merged, numbers
+from jconv.padding import embed
+from jconv.windows import gather_patches
+
+__all__ = [
+    "kronecker_factors",
+    "per_example_kernel_gradients",
+    "per_example_kernel_norms",
+]
+
+
+def per_example_kernel_gradients(
+    x: ArrayLike,
+    y_bar: ArrayLike,
+    taps: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    padding_mode: str = "constant",
+    padding_value: ArrayLike = 0,
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
+) -> Array:
+    """The kernel gradient of every example by itself.
+
+    `g[n, t] = sum_o x[n, stride*o + dilation*t - low] y_bar[n, o]`: `kernel_gradient` without its
+    sum over the batch, with scratch for a few examples at a time. No convolution in it is grouped,
+    unlike in `vmap` of a gradient.
+
+    Args:
+      x: `[*batch, *size, in]`; no, one or many batch axes.
+      y_bar: `[*batch, *out, out_channels]`.
+      taps: as in `kernel_gradient`.
+      method: `"auto"`, or what each example's gradient is computed by, one after the other.
+      others: as in `conv`.
+
+    Returns:
+      `[*batch, *taps, in // groups, out_channels]`.
+
+    Raises:
+      ValueError, TypeError: as `kernel_gradient`.
+
+    Source: Goodfellow (2015); Rochette, Manoel, Tramel (2019), section 3.
+
+    >>> x, y_bar = jnp.array([[[1], [2]], [[3], [4]]]), jnp.array([[[1]], [[10]]])
+    >>> per_example_kernel_gradients(x, y_bar, (2,)).squeeze()
+    Array([[ 1,  2],
+           [30, 40]], dtype=int32)
+    """
+    x, y_bar, call = check_paired(
+        x, y_bar, taps, stride=stride, padding=padding, padding_mode=padding_mode,
+        padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
+        groups=groups, flip=flip, method=method, precision=precision,
+        preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
+    )  # fmt: skip
+    x, y = _examples(call, x, y_bar)
+    g = each.kernels(_form(call, x, y), x, y, custom_vjp)
+    return _unflipped(call.spec, g, [1]).reshape(*call.batch, *g.shape[1:])
+
+
+def per_example_kernel_norms(
+    x: ArrayLike,
+    y_bar: ArrayLike,
+    taps: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    padding_mode: str = "constant",
+    padding_value: ArrayLike = 0,
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
+) -> Array:
+    """The Euclidean norm of every example's kernel gradient, which never stand side by side.
+
+    By the Gram matrices of a group's patches and cotangents,
+
+        |g[n]|^2 = sum_(o, o') <p[n, o], p[n, o']> <y_bar[n, o], y_bar[n, o']>
+
+    where that takes fewer FLOPs, `out * (k + m) < k * m` with `k` entries of a patch, `m` channels
+    and `out` positions; then the Gram matrices are smaller than the gradient as well. Elsewhere the
+    gradients of a few examples at a time. Where a gradient nearly cancels, the Gram matrices keep
+    half of its digits. The derivative of a norm that is zero is taken as zero.
+
+    Args:
+      x, y_bar, taps: as in `per_example_kernel_gradients`.
+      method: `"auto"`, `"gram"`, or what each gradient is computed by.
+      others: as in `conv`.
+
+    Returns:
+      `[*batch]`; the norms of integers are of the default float dtype.
+
+    Raises:
+      ValueError, TypeError: as `kernel_gradient`.
+
+    Source: Goodfellow (2015); Bu, Mao, Xu (2022), section 3.
+
+    >>> x, y_bar = jnp.array([[[3.0], [4.0]], [[6.0], [8.0]]]), jnp.ones((2, 1, 1))
+    >>> per_example_kernel_norms(x, y_bar, (2,))
+    Array([ 5., 10.], dtype=float32)
+    """
+    names = ("auto", *METHODS, "gram")
+    if isinstance(method, str) and method not in names:
+        raise geometry.wrong("method", f"be one of {names}", repr(method))
+    x, y_bar = map(inexact, numbers(x=x, y_bar=y_bar))
+    x, y_bar, call = check_paired(
+        x, y_bar, taps, stride=stride, padding=padding, padding_mode=padding_mode,
+        padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
+        groups=groups, flip=flip, method="auto" if method == "gram" else method,
+        precision=precision, preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
+    )  # fmt: skip
+    x, y = _examples(call, x, y_bar)
+    cheaper = method == "auto" and _gram_is_cheaper(call.spec, x.shape[-1], y.shape[-1])
+    static = (_form(call, x, y), cheaper or method == "gram")
+    plain = partial(at_once, _norms)
+    if custom_vjp:
+        norms = adjoint.pointwise(plain, partial(at_once, _norms_adjoint), static, x, y)
+    else:
+        norms = plain(static, x, y)
+    return norms.reshape(call.batch)
+
+
+class KroneckerFactors(NamedTuple):
+    """The factors of a layer's curvature, `curvature ~ kron(input, output)`."""
+
+    input: Array
+    output: Array
+
+
+def kronecker_factors(
+    x: ArrayLike,
+    y_bar: ArrayLike,
+    taps: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "valid",
+    padding_mode: str = "constant",
+    padding_value: ArrayLike = 0,
+    dilation: Ints = 1,
+    input_dilation: Ints = 1,
+    groups: int = 1,
+    flip: bool = False,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    approximation: str = "expand",
+) -> KroneckerFactors:
+    """The Kronecker factors of a convolution's curvature (KFC, K-FAC).
+
+    With `N` examples of `T` positions each, every patch as a vector,
+
+        "expand"   A = 1/(N*T) sum_(n, o) p[n, o] p[n, o]'    G = 1/N sum_(n, o) b[n, o] b[n, o]'
+        "reduce"   A = 1/N sum_n p[n] p[n]'                   G = 1/N sum_n b[n] b[n]'
+
+    where `b` is `y_bar`, `p[n] = 1/T sum_o p[n, o]` and `b[n] = sum_o b[n, o]`. `kron(A, G)` is for
+    the mean over examples of `g g'`, with `g` the gradient of an example's loss in
+    `kernel.ravel()`: the Fisher matrix where `y_bar` comes of labels drawn from the model, the
+    empirical one where it comes of those in the data. Grosse and Martens have `T` times this `A`
+    and a `T`-th of this `G`. The mean loss of a batch makes `y_bar` `N` times too small.
+
+    In a net that is linear after the layer, `kron(A, sum_c G_c)` is the Gauss-Newton matrix of the
+    squared error, with `G_c` from the cotangents of the net's output `c`: by `"expand"` where each
+    output comes of one position and all positions share their weights, by `"reduce"` where the
+    outputs come of the sum over positions.
+
+    Args:
+      x: `[*batch, *size, in]`; every batch axis counts examples.
+      y_bar: `[*batch, *out, out_channels]`.
+      taps: as in `kernel_gradient`.
+      approximation: `"expand"` or `"reduce"`.
+      others: as in `conv`.
+
+    Returns:
+      `A` `[k, k]` and `G` `[out_channels, out_channels]`, `k = prod(taps) * in`, in the order of
+      `kernel.reshape(k, -1)`. With more than one group, those of each group,
+      `[groups, k // groups, k // groups]` and
+      `[groups, out_channels // groups, out_channels // groups]`.
+
+    Raises:
+      ValueError, TypeError: as `kernel_gradient`; no examples, or an unknown approximation.
+
+    Source: Grosse and Martens (2016), section 3; Eschenhagen et al. (2023), section 3.
+
+    >>> x, y_bar = jnp.array([[[1.0], [2.0], [3.0]]]), jnp.array([[[1.0], [2.0]]])
+    >>> kronecker_factors(x, y_bar, (2,)).input
+    Array([[2.5, 4. ],
+           [4. , 6.5]], dtype=float32)
+    >>> kronecker_factors(x, y_bar, (2,), approximation="reduce").output
+    Array([[9.]], dtype=float32)
+    """
+    if not isinstance(approximation, str):
+        raise geometry.mistyped("approximation", f"be one of {tuple(_FACTORS)}", approximation)
+    if approximation not in _FACTORS:
+        must = f"be one of {tuple(_FACTORS)}"
+        raise geometry.wrong("approximation", must, repr(approximation))
+    x, y_bar = array(x, real=True), array(y_bar, real=True, name="y_bar")
+    x, y_bar = map(inexact, numbers(x=x, y_bar=y_bar))
+    x, y_bar, call = check_paired(
+        x, y_bar, taps, stride=stride, padding=padding, padding_mode=padding_mode,
+        padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
+        groups=groups, flip=flip, precision=precision,
+        preferred_element_type=preferred_element_type,
+    )  # fmt: skip
+    if not math.prod(call.batch):
+        raise geometry.wrong("x", "hold one or more examples", f"shape {x.shape}")
+    factors = at_once(_FACTORS[approximation], call.spec, *_examples(call, x, y_bar))
+    return factors if call.spec.groups > 1 else KroneckerFactors(*(f[0] for f in factors))
+
+
+# ---------------------------------------------------------------- examples
+
+
+def _examples(call: Call, x: Array, y: Array) -> tuple[Array, Array]:
+    """Padded where zeros do not say it, and with all batch axes as one."""
+    return merged(call.pad(x), call.rank), merged(y, call.rank)
+
+
+def _form(call: Call, x: Array, y: Array) -> each.Static:
+    return each.prepared(call.spec, call.method, x.shape[-1], y.shape[-1], x.dtype.itemsize)
+
+
+def _unflipped(spec: Spec, a: Array, firsts: list[int]) -> Array:
+    """`a` with the taps, which start at each of the axes `firsts`, in the kernel's order."""
+    axes = [first + axis for first in firsts for axis in range(len(spec.taps))]
+    return lax.rev(a, axes) if spec.flip else a
+
+
+# ---------------------------------------------------------------- norms
+
+
+def _gram_is_cheaper(spec: Spec, inputs: int, outputs: int) -> bool:
+    k, m = math.prod(spec.taps) * inputs // spec.groups, outputs // spec.groups
+    return math.prod(spec.out) * (k + m) < k * m
+
+
+def _norms(static: tuple[each.Static, bool], x: Array, y: Array) -> Array:
+    form, by_gram = static
+    # Squares are summed in what sums are kept in, whatever the result is rounded to.
+    dtype = x.dtype if form.spec.preferred is None else form.spec.preferred
+    form = form._replace(spec=replace(form.spec, preferred=accumulator(form.spec, x.dtype)))
+    squared = _squared_by_gram if by_gram else _squared
+    norms = map_examples(form, lambda x, y: _root(squared(form, x, y)), x, y)
+    return norms.astype(jnp.finfo(dtype).dtype)
+
+
+def _squared(form: each.Static, x: Array, y: Array) -> Array:
+    g = each.kernel_of(form, x, y)
+    return (g * g.conj()).real.sum()
+
+
+def _squared_by_gram(form: each.Static, x: Array, y: Array) -> Array:
+    spec, positions = form.spec, math.prod(form.spec.out)
+    patches = gather_patches(spec.padded().windows, embed(x, spec.windows))
+    by_group = patches.reshape(positions, math.prod(spec.taps), spec.groups, -1)
+    p = lax.optimization_barrier(jnp.moveaxis(by_group, 2, 0).reshape(spec.groups, positions, -1))
+    y = jnp.moveaxis(y.reshape(positions, spec.groups, -1), 1, 0)
+    return (_gram(spec, p) * _gram(spec, y)).real.sum()
+
+
+def _gram(spec: Spec, rows: Array) -> Array:
+    """`[groups, n, k]` to the products of each two rows, `[groups, n, n]`."""
+    return matmul(spec, rows, rows.conj(), ((2,), (2,)), ((0,), (0,)))
+
+
+def _root(squared: Array) -> Array:
+    """The root, with no derivative at zero, nor where rounding went below it."""
+    none = squared <= 0
+    return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, squared)))
+
+
+def _norms_adjoint(static: tuple[each.Static, bool], x: Array, y: Array, norms: Array, c: Array):
+    """The derivative of `|g|` in `g` is `g / |g|`, and `g` is bilinear in `x` and `y`."""
+    none = norms == 0
+    scale = jnp.where(none, 0, c / jnp.where(none, 1, norms))
+    form, (x, y, scale) = each.of_cotangents(static[0], x, y, scale)
+
+    def cotangents(x, y, scale):
+        g = each.kernel_of(form, x, y).conj() * scale
+        return each.input_of(form, y, g), each.output_of(form, x, g)
+
+    return map_examples(form, cotangents, x, y, scale)
+
+
+# ---------------------------------------------------------------- Kronecker factors
+
+
+def _expanded(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
+    n, positions = len(y), math.prod(spec.out)
+    blocks, rows = planar_rows(spec, x)
+
+    # Checkpointed, or a derivative would keep the patches of every block.
+    @jax.checkpoint
+    def block(step):
+        p = rows(step)
+        if blocks.padded_rows > spec.out[0]:
+            inside = jnp.repeat(blocks.inside(step, spec.out[0]), positions // spec.out[0])
+            p = jnp.where(inside[None, None], p, jnp.zeros((), p.dtype))
+        return matmul(spec, p, p, ((2,), (2,)), ((0,), (0,)))
+
+    y = _by_group(spec, y.reshape(-1, y.shape[-1]))
+    return _factors(spec, sum_blocks(blocks, block) / (n * positions), _moment(spec, y) / n, x)
+
+
+def _reduced(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
+    n, positions = len(y), math.prod(spec.out)
+    exact = replace(spec, preferred=accumulator(spec, x.dtype))
+    form = each.prepared(exact, "auto", x.shape[-1], spec.groups, x.dtype.itemsize)
+    ones = jnp.ones((*y.shape[:-1], spec.groups), x.dtype)
+    sums = each.to_kernels(form, x, ones)  # [n, *taps, in // groups, groups]
+    p = jnp.moveaxis(sums, -1, 0).reshape(spec.groups, n, -1) / positions
+    y = _by_group(spec, y.astype(p.dtype).sum(range(1, y.ndim - 1)))
+    return _factors(spec, _moment(spec, p) / n, _moment(spec, y) / n, x)
+
+
+def _by_group(spec: Spec, a: Array) -> Array:
+    """`[n, groups * m]` to `[groups, n, m]`."""
+    return jnp.moveaxis(a.reshape(len(a), spec.groups, -1), 1, 0)
+
+
+def _moment(spec: Spec, rows: Array) -> Array:
+    """`[groups, n, k]` to the sum of the outer products of rows, `[groups, k, k]`."""
+    return matmul(spec, rows, rows, ((1,), (1,)), ((0,), (0,)))
+
+
+def _factors(spec: Spec, a: Array, g: Array, x: Array) -> KroneckerFactors:
+    """`A` in the kernel's order of taps, and both in the dtype of the result."""
+    shape = (*spec.taps, x.shape[-1] // spec.groups)
+    by_tap = a.reshape(spec.groups, *shape, *shape)
+    a = _unflipped(spec, by_tap, [1, 1 + len(shape)]).reshape(a.shape)
+    dtype = x.dtype if spec.preferred is None else spec.preferred
+    return KroneckerFactors(a.astype(dtype), g.astype(dtype))
+
+
+_FACTORS: dict[str, Callable[[Spec, Array, Array], KroneckerFactors]] = {
+    "expand": _expanded,
+    "reduce": _reduced,
+}
