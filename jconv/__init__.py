@@ -21,6 +21,8 @@ outside; a `method` says how, never what. Pooling speaks of windows: `max_pool`,
 rest take the same `stride`, `padding` and `dilation`.
 """
 
+from jconv import flax as flax
+from jconv import lax as lax
 from jconv import matrix as matrix
 from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool
