@@ -93,21 +93,25 @@ def conv_general_dilated(
     Array([[[-1., -1., -1.]]], dtype=float32)
     """
     lhs, rhs = operand("lhs", lhs), operand("rhs", rhs)
-    call = check(lhs, rhs.shape, dimension_numbers, window_strides, padding, lhs_dilation,
-                    rhs_dilation)  # fmt: skip
+    layout = layout_of(lhs.ndim, rhs.shape, dimension_numbers)
+    taps = [rhs.shape[axis] for axis in layout.rhs_spec[2:]]
+    call = check(layout, lhs.shape, taps, window_strides, padding, lhs_dilation, rhs_dilation)
     if lhs.dtype != rhs.dtype:
         raise geometry.mistyped("rhs", f"have the dtype of `lhs`, {lhs.dtype}", rhs.dtype)
-    x, kernel = call.input(lhs), call.kernel(rhs)
-    batches, groups = groups_of(x, kernel, batch_group_count, feature_group_count)
+    batches, groups = groups_of(
+        layout, lhs.shape, rhs.shape, batch_group_count, feature_group_count
+    )
     operands, result = dtypes_of(lhs, preferred_element_type)
     precision = checked_precision(precision)
-    shape = (x.shape[0] // batches, *call.out, kernel.shape[-1])
+    batch, outputs = lhs.shape[layout.lhs_spec[0]], rhs.shape[layout.rhs_spec[0]]
+    shape = (batch // batches, *call.out, outputs)
     require_sharding(out_sharding, call, shape, result)
-    if 0 in (x.size, kernel.size, *shape):  # nothing to sum
+    if 0 in (lhs.size, rhs.size, *shape):  # nothing to sum
         y = jnp.zeros(shape, result)
     else:
+        x, kernel = call.input(lhs.astype(operands)), call.kernel(rhs.astype(operands))
         y = call.convolved(
-            batches_as_groups(x.astype(operands), batches), kernel.astype(operands),
+            batches_as_groups(x, batches), kernel,
             groups=batches * groups, precision=precision,
             preferred_element_type=None if result == jnp.bool_ else result,
         )  # fmt: skip
@@ -245,9 +249,9 @@ def conv_general_dilated_patches(
             [2., 3.]]], dtype=float32)
     """
     lhs = operand("lhs", lhs)
-    taps = per_axis("filter_shape", filter_shape, max(lhs.ndim - 2, 0))
-    call = check(lhs, (1, 1, *taps), dimension_numbers, window_strides, padding, lhs_dilation,
-                    rhs_dilation)  # fmt: skip
+    taps = per_axis("filter_shape", filter_shape, len(geometry.entries_of(filter_shape) or ()))
+    layout = layout_of(lhs.ndim, (1, 1, *taps), dimension_numbers, name="filter_shape")
+    call = check(layout, lhs.shape, taps, window_strides, padding, lhs_dilation, rhs_dilation)
     if geometry.entries_of(precision) is not None:
         raise geometry.wrong("precision", "be None or one precision", precision)
     operands, result = dtypes_of(lhs, preferred_element_type)

@@ -69,20 +69,18 @@ class LaxCall(NamedTuple):
 
 
 def check(
-    lhs: Array,
-    rhs_shape: Sequence[int],
-    dimension_numbers: Layout,
+    layout: ConvDimensionNumbers,
+    lhs_shape: Sequence[int],
+    taps: Sequence[int],
     window_strides: object,
     padding: object,
     lhs_dilation: object,
     rhs_dilation: object,
 ) -> LaxCall:
-    """The call that a `lhs`, a shape of `rhs` and options make."""
-    layout = layout_of(lhs.ndim, rhs_shape, dimension_numbers)
-    size = [lhs.shape[axis] for axis in layout.lhs_spec[2:]]
-    taps = [rhs_shape[axis] for axis in layout.rhs_spec[2:]]
+    """The call that shapes and options make."""
+    size = [lhs_shape[axis] for axis in layout.lhs_spec[2:]]
     if 0 in taps:
-        raise geometry.wrong("rhs", "have one or more taps", f"shape {tuple(rhs_shape)}")
+        raise geometry.wrong("rhs", "have one or more taps", f"taps {tuple(taps)}")
     rank = len(taps)
     spacings = dilations("lhs_dilation", lhs_dilation, rank)
     made = geometry.windows(
@@ -97,11 +95,14 @@ def check(
     return LaxCall(layout, made)
 
 
-def layout_of(ndim: int, rhs_shape: Sequence[int], dimension_numbers: Any) -> ConvDimensionNumbers:
+def layout_of(
+    ndim: int, rhs_shape: Sequence[int], dimension_numbers: Any, name: str = "rhs"
+) -> ConvDimensionNumbers:
+    """Which axis is which, of arrays of `ndim` axes."""
     if ndim < 2:
         raise geometry.wrong("lhs", "have a batch axis and a channel axis", f"{ndim} axes")
     if len(rhs_shape) != ndim:
-        raise geometry.mistyped("rhs", f"have {ndim} axes, as `lhs`", tuple(rhs_shape))
+        raise geometry.mistyped(name, f"have {ndim - 2} spatial axes, as `lhs`", rhs_shape)
     must = (
         f"be None, three strings that name each of {ndim} axes once, such as "
         '("NHWC", "HWIO", "NHWC"), or a ConvDimensionNumbers'
@@ -168,26 +169,33 @@ def transposed_padding(
     return [(low, r + s - 1 - low) for low, r, s in zip(lows, reach, strides, strict=True)]
 
 
-def groups_of(x: Array, kernel: Array, batches: object, groups: object) -> tuple[int, int]:
+def groups_of(
+    layout: ConvDimensionNumbers,
+    lhs_shape: Sequence[int],
+    rhs_shape: Sequence[int],
+    batches: object,
+    groups: object,
+) -> tuple[int, int]:
     """`batch_group_count` and `feature_group_count`."""
     batches = geometry.whole("batch_group_count", batches, least=1)
     groups = geometry.whole("feature_group_count", groups, least=1)
     if batches > 1 and groups > 1:
         raise geometry.wrong("batch_group_count", "be 1 where `feature_group_count` is not",
                              f"{batches} and {groups}")  # fmt: skip
-    inputs, outputs = kernel.shape[-2:]
+    batch, channels = (lhs_shape[axis] for axis in layout.lhs_spec[:2])
+    outputs, inputs = (rhs_shape[axis] for axis in layout.rhs_spec[:2])
     for name, count, divided, number in (
-        ("batch_group_count", batches, "batch", x.shape[0]),
+        ("batch_group_count", batches, "batch", batch),
         ("batch_group_count", batches, "output channels", outputs),
-        ("feature_group_count", groups, "input channels", x.shape[-1]),
+        ("feature_group_count", groups, "input channels", channels),
         ("feature_group_count", groups, "output channels", outputs),
     ):
         if number % count:
             raise geometry.wrong(name, f"divide the {divided}", f"{count} for {number}")
-    if inputs * groups != x.shape[-1]:
+    if inputs * groups != channels:
         raise geometry.wrong(
             "rhs", "have as many input channels as `lhs`, over `feature_group_count`",
-            f"{inputs} for {x.shape[-1]} // {groups}",
+            f"{inputs} for {channels} // {groups}",
         )  # fmt: skip
     return batches, groups
 
