@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jconv import geometry, pool
+from jconv.operands import array
 
 __all__ = ["avg_pool", "max_pool", "min_pool"]
 
@@ -91,13 +92,13 @@ def avg_pool(
 
 
 def _pooled(
-    pooling: Callable, x: Any, window_shape: Any, strides: Any, padding: Any, **options: Any
+    pooling: Callable, x: ArrayLike, window_shape: Any, strides: Any, padding: Any, **options: Any
 ) -> Array:
     for name, value in (("window_shape", window_shape), ("strides", strides)):
-        if value is None and name == "strides":
-            continue
-        if geometry.entries_of(value) is None:
+        if geometry.entries_of(value) is None and not (name == "strides" and value is None):
             raise geometry.mistyped(name, "hold one int per spatial axis", value)
-    taps = geometry.window_taps("window_shape", window_shape, 3)
+    x = array(x, name="inputs")
+    taps = geometry.window_taps("window_shape", window_shape, x.ndim)
+    geometry.split_shape("inputs", x.shape, len(taps))
     stride = 1 if strides is None else geometry.per_axis("strides", strides, len(taps), least=1)
     return pooling(x, taps, stride=stride, padding=padding, **options)
