@@ -86,7 +86,8 @@ def conv_general_dilated(
       The result, its axes in the order that `dimension_numbers` asks for.
 
     Raises:
-      ValueError, TypeError: as `jax.lax` does.
+      ValueError, TypeError: of the type that `jax.lax` raises; but a ValueError where that is a
+        RuntimeError or an AssertionError, and a TypeError for a `precision` of a wrong type.
 
     >>> x, kernel = jnp.arange(4.0).reshape(1, 1, 4), jnp.array([[[1.0, -1.0]]])
     >>> conv_general_dilated(x, kernel, (1,), "VALID")

@@ -1,8 +1,7 @@
 """What the arguments of `jax.lax`'s convolutions come to: axes, windows, groups, dtypes, checked.
 
 Axes are named as in `jax.lax`: `lhs` is the input, `rhs` the kernel, and a `ConvDimensionNumbers`
-says which axis is which. A wrong argument raises the type of error that it raises there, but a
-ValueError where that is a RuntimeError or an AssertionError.
+says which axis is which.
 """
 
 from collections.abc import Sequence

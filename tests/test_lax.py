@@ -28,7 +28,7 @@ LAYOUTS = (
 )
 GROUPS = ((1, 1), (2, 1), (1, 2))  # of batch and of features
 BATCHES = range(4)
-TERMS = 64  # more than any of these sums has within a few roundings
+TERMS = 64  # of the grids' sums; the longest have more, of random signs
 
 each_batch = pytest.mark.parametrize("batch", BATCHES)
 
