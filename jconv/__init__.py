@@ -23,6 +23,8 @@ rest take the same `stride`, `padding` and `dilation`.
 """
 
 from jconv import curvature as curvature
+from jconv import flax as flax
+from jconv import lax as lax
 from jconv import matrix as matrix
 from jconv import spectrum as spectrum
 from jconv import testing as testing

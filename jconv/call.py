@@ -97,7 +97,7 @@ def check(
         made,
         count,
         geometry.flag("flip", flip),
-        _precision(precision),
+        checked_precision(precision),
         _preferred(preferred_element_type, dtype),
     )
     spec = spec.padded() if outside else spec
@@ -189,9 +189,12 @@ def _preferred(preferred: DTypeLike | None, dtype):
     return preferred
 
 
-def _precision(precision: Any) -> Any:
+def checked_precision(precision: Any) -> Any:
+    """What JAX's products take, and the names of it."""
     if precision is None or isinstance(precision, lax.DotAlgorithm | lax.DotAlgorithmPreset):
         return precision
+    if isinstance(precision, str) and precision in lax.DotAlgorithmPreset.__members__:
+        return lax.DotAlgorithmPreset[precision]
     sides = geometry.entries_of(precision)
     if sides is None:
         return _side_precision(precision)

@@ -22,6 +22,8 @@ from jconv.pool_options import Pooling, resolved
 from jconv.sparse import all_reads, conv_entries, pool_entries
 from jconv.tables import blocks, reads
 
+__all__ = ["conv_matrix", "index_pattern", "pool_matrix", "toeplitz"]
+
 
 def toeplitz(column: ArrayLike, row: ArrayLike | None = None) -> Array:
     """The Toeplitz matrix of a first column and a first row.

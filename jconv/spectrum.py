@@ -24,6 +24,8 @@ from jconv.krylov import largest_eigenvector
 from jconv.matrix import conv_matrix
 from jconv.operands import array, inexact, require_key, wide
 
+__all__ = ["operator_norm", "singular_values"]
+
 # A residual in floating point does not fall below a few roundings of what it is a difference of.
 ROUNDINGS = 32
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
-from jconv import curvature, matrix, spectrum, testing
+from jconv import curvature, flax, lax, matrix, spectrum, testing
 from tests import definition
 from tests.cases import dense, each_method
 from tests.compare import assert_close
 from tests.effort import drawn
+from tests.public import MODULES
 
 X = dense((2, 6, 5, 4), "float32", 0)
 KERNEL = dense((3, 2, 4, 6), "float32", 1)
@@ -26,6 +27,11 @@ INDICES = np.zeros(X.shape, np.int32)
 
 # Every public function, and arguments that it takes.
 POOL = {"x": X, "window": (2, 2)}
+FLAX_POOL = {"inputs": X, "window_shape": (2, 2)}
+LAX = {
+    "lhs": np.moveaxis(X, -1, 1), "rhs": KERNEL.transpose(3, 2, 0, 1), "window_strides": (1, 2),
+    "padding": "SAME",
+}  # fmt: skip
 RIGHT = {
     jconv.conv: {"x": X, "kernel": KERNEL},
     jconv.conv_transpose: {"y": Y, "kernel": KERNEL},
@@ -52,11 +58,22 @@ RIGHT = {
     matrix.toeplitz: {"column": X[0, 0, 0], "row": X[0, 0, 1]},
     matrix.index_pattern: {"size": (6, 5), "taps": (3, 2)},
     matrix.conv_matrix: {"kernel": KERNEL, "size": (6, 5)},
+    matrix.pool_matrix: {"window": (2, 2), "size": (6, 5)},
     spectrum.singular_values: {"kernel": KERNEL, "size": (6, 5)},
     spectrum.operator_norm: {"kernel": KERNEL, "size": (6, 5), "key": jax.random.key(0)},
     curvature.per_example_kernel_gradients: {"x": X, "y_bar": Y, "taps": (3, 2)},
     curvature.per_example_kernel_norms: {"x": X, "y_bar": Y, "taps": (3, 2)},
     curvature.kronecker_factors: {"x": X, "y_bar": Y, "taps": (3, 2)},
+    flax.max_pool: FLAX_POOL,
+    flax.min_pool: FLAX_POOL,
+    flax.avg_pool: FLAX_POOL,
+    lax.conv_general_dilated: LAX,
+    lax.conv: LAX,
+    lax.conv_with_general_padding: {**LAX, "lhs_dilation": None, "rhs_dilation": None},
+    lax.conv_transpose: {"lhs": X, "rhs": KERNEL, "strides": (1, 2), "padding": "SAME"},
+    lax.conv_general_dilated_patches: {
+        "lhs": X, "filter_shape": (3, 2), "window_strides": (1, 2), "padding": "SAME",
+    },
     testing.assert_adjoint: {"f": jnp.sin, "f_adjoint": jnp.sin, "x": X, "y": X},
     testing.assert_rule: {"f_custom": jnp.sin, "f_plain": jnp.sin, "args": (X,)},
     testing.assert_agree: {"f": jnp.sin, "g": jnp.sin, "args": (X,)},
@@ -73,7 +90,15 @@ POOLS = [*PLAIN_POOLS, jconv.blur_pool]
 ADAPTIVE = [jconv.adaptive_avg_pool, jconv.adaptive_max_pool]
 MAPS = [matrix.conv_matrix, spectrum.singular_values, spectrum.operator_norm]
 WINDOWED = [*FACES, curvature.kronecker_factors, jconv.unfold, jconv.fold, *MAPS]
-SLIDING = [*WINDOWED, matrix.index_pattern, *PLAIN_POOLS]
+SLIDING = [*WINDOWED, matrix.index_pattern, matrix.pool_matrix, *PLAIN_POOLS]
+FLAX_POOLS = [flax.max_pool, flax.min_pool, flax.avg_pool]
+LAX_STRIDED = [
+    lax.conv_general_dilated, lax.conv, lax.conv_with_general_padding,
+    lax.conv_general_dilated_patches,
+]  # fmt: skip
+LAX_ALL = [*LAX_STRIDED, lax.conv_transpose]
+LAX_KERNELS = [f for f in LAX_ALL if f is not lax.conv_general_dilated_patches]
+LAX_LAID_OUT = [lax.conv_general_dilated, lax.conv_general_dilated_patches, lax.conv_transpose]
 LAWS = [testing.assert_adjoint, testing.assert_rule, testing.assert_agree]
 REAL = [
     jconv.max_pool, jconv.min_pool, jconv.logsumexp_pool, jconv.lp_pool, jconv.blur_pool,
@@ -180,8 +205,81 @@ LIMITS = [
 ]
 CALLABLES = [(1, TypeError, "be callable; got 1")]
 
+SEQUENCES = [
+    (1, TypeError, "hold one int .*; got 1 of type int"),
+    ("1", TypeError, "hold one int .*; got '1' of type str"),
+    ({1, 2}, TypeError, "hold one int .*; got {1, 2} of type set"),
+]
+LAX_PADDINGS = [
+    ("CAUSAL", ValueError, "be one of ('VALID', .*) or hold one .*; got 'CAUSAL'"),
+    (1, ValueError, "be one of .* or hold one (low, high) pair for each of the 2 .*; got 1"),
+    ((1, 1), ValueError, "be one of .*; got (1, 1)"),
+    (((1, 1), (0.5, 1)), ValueError, "be one of .*; got ((1, 1), (0.5, 1))"),
+    (((1, 1),), TypeError, "be one of .*; got ((1, 1),) of type tuple"),
+    (((-9, 0), (0, 0)), ValueError, "crop no more than there is; got ((-9, 0), (0, 0))"),
+]
+LAX_DTYPES = [
+    *DTYPES[:2],
+    ("int32", TypeError, "be no narrower than float32, of its kind .*; got 'int32' of type str"),
+    ("bfloat16", TypeError, "be no narrower than float32, .*; got 'bfloat16' of type str"),
+]
+LAYOUTS = [
+    (3, TypeError, "be None, three strings .*; got 3 of type int"),
+    (("NCHW", "OIHW"), TypeError, "be None, three strings .*; got ('NCHW', 'OIHW') .*"),
+    (("NCHW", "OIHW", "NCHH"), TypeError, "be None, three strings .*"),
+    (
+        jax.lax.ConvDimensionNumbers((0, 1, 1, 2), (0, 1, 2, 3), (0, 1, 2, 3)),
+        ValueError, "be None, three strings .*; got ConvDimensionNumbers(.*)",
+    ),
+]  # fmt: skip
+WHOLE_DILATIONS = [
+    *SEQUENCES,
+    ((0, 1), TypeError, "hold ints of at least 1; got (0, 1) of type tuple"),
+    *LENGTHS,
+]
+
 # (functions, argument, [(value, error, "must; got"), ...])
 TABLE = [
+    (FLAX_POOLS, "inputs", ARRAYS),
+    (FLAX_POOLS, "inputs", [(X[0, 0, 0], ValueError, "have 2 spatial axes .*; got shape (4,)")]),
+    (FLAX_POOLS, "window_shape", [*SEQUENCES, *ENTRIES, *EMPTY]),
+    (FLAX_POOLS, "strides", [*SEQUENCES, *ENTRIES, *LENGTHS]),
+    (FLAX_POOLS, "padding", PADDINGS),
+    ([flax.avg_pool], "count_include_pad", FLAGS),
+    (LAX_ALL, "lhs", ARRAYS[:-1]),
+    (LAX_KERNELS, "rhs", ARRAYS[:-1]),
+    (
+        LAX_KERNELS,
+        "rhs",
+        [(KERNEL[0], TypeError, "have 2 spatial axes, as `lhs`; got (2, 4, 6) of type tuple")],
+    ),
+    (LAX_STRIDED, "window_strides", [*SEQUENCES, *ENTRIES, *LENGTHS]),
+    ([lax.conv_transpose], "strides", [*SEQUENCES, *ENTRIES, *LENGTHS]),
+    ([lax.conv_general_dilated_patches], "filter_shape", [*SEQUENCES, *ENTRIES]),
+    (LAX_STRIDED, "padding", LAX_PADDINGS),
+    ([lax.conv_transpose], "padding", LAX_PADDINGS[1:5]),
+    ([f for f in LAX_ALL if f is not lax.conv], "rhs_dilation", WHOLE_DILATIONS),
+    (
+        [lax.conv_general_dilated, lax.conv_with_general_padding, lax.conv_general_dilated_patches],
+        "lhs_dilation",
+        WHOLE_DILATIONS,
+    ),
+    (LAX_LAID_OUT, "dimension_numbers", LAYOUTS),
+    ([lax.conv_general_dilated], "feature_group_count", GROUPS),
+    (
+        [lax.conv_general_dilated],
+        "batch_group_count",
+        [*GROUPS, (4, ValueError, "divide the batch; got 4 for 2")],
+    ),
+    (LAX_KERNELS, "precision", PRECISIONS),
+    (LAX_ALL, "preferred_element_type", LAX_DTYPES),
+    ([lax.conv_transpose], "transpose_kernel", FLAGS),
+    ([lax.conv_transpose], "use_consistent_padding", FLAGS),
+    (
+        [lax.conv_general_dilated],
+        "out_sharding",
+        [(3, TypeError, "be a NamedSharding, .*; got 3 of type int")],
+    ),
     (SLIDING, "stride", INTS),
     ([*WINDOWED, matrix.index_pattern], "stride", NONE),
     (SLIDING, "dilation", [*INTS, *NONE]),
@@ -469,13 +567,17 @@ def trace(function, arguments):
 
 
 def test_every_public_function_is_here():
-    for module in (jconv, curvature, testing):
+    for module in MODULES:
         public = {getattr(module, name) for name in module.__all__}
         assert set(filter(callable, public)) <= set(RIGHT)
     assert set(RIGHT) == {function for function, *_ in ROWS}
 
 
-@pytest.mark.parametrize("function", [f for f in RIGHT if f not in LAWS])
+@pytest.mark.parametrize(
+    "function",
+    [f for f in RIGHT if f not in LAWS],
+    ids=lambda f: f"{f.__module__}.{f.__name__}",
+)
 def test_what_the_table_departs_from_is_right(function):
     trace(function, RIGHT[function])
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import jconv
-import jconv.curvature
-import jconv.testing
+from tests.public import MODULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -32,9 +30,7 @@ def test_name_in_readme_exists(name):
     assert callable(getattr(import_module(".".join(["jconv", *module])), function))
 
 
-@pytest.mark.parametrize(
-    "module", [jconv, jconv.curvature, jconv.testing], ids=lambda module: module.__name__
-)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_public_name_is_in_readme(module):
     public = {f"{module.__name__}.{name}" for name in module.__all__}
     assert public <= {f"jconv.{name}" for name in NAMES}
@@ -42,7 +38,9 @@ def test_public_name_is_in_readme(module):
 
 def test_library_needs_jax_and_numpy_alone():
     """The extras may be missing: an import of any of them would fail."""
-    absent = ["beartype", "chex", "jaxtyping", "matplotlib", "optax", "scipy.signal", "sklearn"]
+    absent = ["beartype", "chex", "equinox", "flax", "haiku", "jaxtyping", "matplotlib", "optax",
+              "scipy.signal", "sklearn"]  # fmt: skip
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in absent)
-    command = f"import sys; {blocked}; import jconv, jconv.matrix, jconv.spectrum, jconv.testing"
+    modules = ", ".join(module.__name__ for module in MODULES)
+    command = f"import sys; {blocked}; import {modules}"
     subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=True)
