@@ -22,7 +22,7 @@ rest take the same `stride`, `padding` and `dilation`.
 """
 
 from jconv import matrix as matrix
-#from jconv import ndimage as ndimage
+from jconv import ndimage as ndimage
 from jconv import signal as signal
 from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool

@@ -19,9 +19,9 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import geometry
-from jconv.conv import conv
 from jconv.operands import array, inexact
 from jconv.padding import crop
+from jconv.single import filtered
 
 __all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "fftconvolve", "oaconvolve"]
 
@@ -397,7 +397,7 @@ def _cut(x: Array, kernel: Array, kept: Sequence[Kept], **options) -> Array:
             x.shape[-rank - 1 : -1], kernel.shape[:rank], kept, strict=True
         )
     ]
-    return conv(x, kernel, padding=padding, flip=True, **options)
+    return filtered(x, kernel, padding, flip=True, **options)
 
 
 def _reversed(a: Array, conjugate: bool = False) -> Array:
