@@ -8,9 +8,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry
 
 
-def array(
-    x: ArrayLike, real: bool = False, name: str = "x", booleans: bool = False
-) -> Array:
+def array(x: ArrayLike, real: bool = False, name: str = "x", booleans: bool = False) -> Array:
     """`x` as an array of numbers; of `booleans` too where these are no slip."""
     if isinstance(x, str | bytes) or x is None:
         raise geometry.mistyped(name, "be an array", x)

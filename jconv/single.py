@@ -8,8 +8,8 @@ from jax.typing import ArrayLike
 from jconv.conv import conv
 from jconv.geometry import Padding
 
-# Taps up to which one loop over all of them compiles in a second or two. There, a 512 x 512 image
-# takes 0.1 to 2.5 ms by "lanes" and 3 to 110 ms by "auto" (3 x 3 to 15 x 15 and 101 taps, two cores).
+# Taps up to which one loop over all of them compiles in a second or two. For them a 512 x 512 image
+# takes 0.1 to 2.5 ms by "lanes" and 2 to 110 ms by "auto" (two cores, 3 to 225 taps).
 FEW_TAPS = 256
 
 

@@ -7,8 +7,8 @@ Every axis of `x` is a spatial axis; the size is kept. Names, order of arguments
 types of errors are SciPy's. These arguments are common:
 
 * `input`: an array of numbers or bool, of any rank; differentiable by hand-derived rules.
-* `output`: None for the dtype of `input`, or a dtype. An array, which SciPy fills in place, cannot
-  be in JAX and is a TypeError; so is a `float` dtype for complex results a RuntimeError.
+* `output`: None for the dtype of `input`, or a dtype, complex if the result is. An array, which
+  SciPy fills in place, cannot be in JAX and is a TypeError.
 * `mode`: what lies outside: `"reflect"` (d c b a | a b c d | d c b a), `"mirror"`
   (d c b | a b c d | c b a), `"nearest"`, `"wrap"`, or `"constant"` with `cval`; `"grid-mirror"`,
   `"grid-wrap"` and `"grid-constant"` mean reflect, wrap and constant. Filters that go axis by axis
@@ -21,20 +21,16 @@ Sums are kept in the dtype of `input` or `output`, at least float32 and, for int
 default float or int (SciPy always takes float64). An integer result is cut off toward zero, after
 every pass over an axis, and wraps around. All but `input`, `weights` and `cval` are Python values.
 
-Errors: a RuntimeError where a mode is unknown, or lengths, ranks or sizes do not match; a ValueError
-for other wrong values; a TypeError for a wrong type, or a traced value where a Python value must be.
+Errors: a RuntimeError where a mode is unknown, or lengths, ranks or sizes do not match; a
+ValueError for other wrong values; a TypeError for a wrong type, or a traced value where a Python
+value must be.
 """
 
 from jconv.ndimage.correlation import convolve, convolve1d, correlate, correlate1d
+from jconv.ndimage.differences import laplace, prewitt, sobel
 from jconv.ndimage.extremes import maximum_filter, minimum_filter
-from jconv.ndimage.smoothing import (
-    gaussian_filter,
-    gaussian_laplace,
-    laplace,
-    prewitt,
-    sobel,
-    uniform_filter,
-)
+from jconv.ndimage.gaussian import gaussian_filter, gaussian_laplace
+from jconv.ndimage.uniform import uniform_filter
 
 __all__ = [
     "convolve",

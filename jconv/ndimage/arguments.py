@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import geometry
@@ -24,6 +26,7 @@ MODES = {
 }
 
 Output = DTypeLike | None
+Modes = str | Sequence[str]
 Axes = int | Sequence[int] | None
 
 
@@ -32,12 +35,17 @@ def unfit(name: str, must: str, got: object) -> RuntimeError:
     return RuntimeError(str(geometry.wrong(name, must, got)))
 
 
+def traced(value: object) -> bool:
+    """Whether JAX knows only the shape of `value`."""
+    return isinstance(value, Tracer)
+
+
 def real(name: str, value: object) -> float:
     """A Python number, not traced."""
-    is_scalar = getattr(value, "ndim", 0) == 0 and not isinstance(value, jax.core.Tracer)
-    if is_scalar and isinstance(value, numbers.Real | np.number | np.ndarray | jax.Array):
-        if np.isrealobj(value):
-            return float(value)
+    if isinstance(value, numbers.Real | np.number | np.ndarray | Array) and not traced(value):
+        made = np.asarray(value)
+        if made.ndim == 0 and np.isrealobj(made):
+            return float(made)
     raise geometry.mistyped(name, "be a Python number, not traced", value)
 
 
@@ -118,7 +126,7 @@ def constant(cval: ArrayLike, x_dtype) -> ArrayLike:
         raise geometry.mistyped("cval", "be a number", cval)
     if jnp.iscomplexobj(made) and not jnp.issubdtype(x_dtype, jnp.complexfloating):
         raise geometry.mistyped("cval", f"be real for an input of {x_dtype}", cval)
-    return made if isinstance(made, jax.core.Tracer) else made.item()
+    return made if traced(made) else made.item()
 
 
 def result_dtype(output: object, dtype, complex_result: bool = False) -> np.dtype:
@@ -132,8 +140,8 @@ def result_dtype(output: object, dtype, complex_result: bool = False) -> np.dtyp
         made = jax.dtypes.canonicalize_dtype(jnp.dtype(output))
     except TypeError:
         raise geometry.mistyped("output", "be None or a dtype of numbers", output) from None
-    is_number = jnp.issubdtype(made, jnp.number)
-    if not is_number and (isinstance(output, str) or made != bool):
+    named = isinstance(output, str)  # SciPy takes bool itself, not its name
+    if not jnp.issubdtype(made, jnp.number) and (named or not jnp.issubdtype(made, jnp.bool_)):
         raise unfit("output", "be a dtype of numbers", repr(output))
     if complex_result != bool(jnp.issubdtype(made, jnp.complexfloating)):
         kind = "complex" if complex_result else "real"

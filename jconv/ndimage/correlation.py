@@ -1,7 +1,6 @@
 """An array filtered by weights, all axes at once or one."""
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -19,9 +18,8 @@ from jconv.ndimage.arguments import (
     some_axes,
     unfit,
 )
-from jconv.ndimage.sums import cast, is_whole, working
+from jconv.ndimage.sums import along, summed
 from jconv.operands import array
-from jconv.single import filtered
 
 
 def correlate(
@@ -169,43 +167,3 @@ def _operands(input, weights, output, cval, conjugate: bool):
     dtype = result_dtype(output, x.dtype, jnp.iscomplexobj(x) or complex_weights)
     weights = jnp.conj(weights) if complex_weights and conjugate else weights
     return x, weights, dtype, constant(cval, x.dtype)
-
-
-# ---------------------------------------------------------------- one pass
-
-
-def along(
-    x: Array,
-    weights: Array | np.ndarray,
-    axis: int,
-    mode: str,
-    cval: ArrayLike,
-    dtype,
-    low: int | None = None,
-    flip: bool = False,
-) -> Array:
-    """One axis summed under weights, of which `low` read lower positions, by default half."""
-    kernel = jnp.asarray(weights).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
-    lows = [(len(weights) // 2 if low is None else low) if a == axis else 0 for a in range(x.ndim)]
-    return summed(x, kernel, lows, mode, cval, dtype, flip)
-
-
-def summed(
-    x: Array, kernel: Array, low: list[int], mode: str, cval: ArrayLike, dtype, flip: bool = False
-) -> Array:
-    """`x` summed under a kernel of as many axes, in one pass."""
-    kind = working(x, dtype, is_whole(kernel, *([cval] if mode == "constant" else [])))
-    x, kernel = x.astype(kind), kernel.astype(kind)
-    if x.ndim == 0 or x.size == 0:
-        return cast(x * kernel if x.ndim == 0 else x, dtype)
-    padding = [(n, size - 1 - n) for n, size in zip(low, kernel.shape, strict=True)]
-    y = filtered(
-        x[..., None], kernel[..., None, None], padding, mode, outside(mode, cval, kind), flip=flip
-    )
-    return cast(y[..., 0], dtype)
-
-
-def outside(mode: str, cval: ArrayLike, dtype) -> ArrayLike:
-    """The value of a padding by `mode`: a Python 0 unless another constant is asked for."""
-    zero = isinstance(cval, int | float | complex) and cval == 0
-    return 0 if zero or mode != "constant" else jnp.asarray(cval).astype(dtype)

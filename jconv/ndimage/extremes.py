@@ -10,9 +10,11 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry
+from jconv.extremes import extremes
 from jconv.geometry import Window
 from jconv.ndimage.arguments import (
     Axes,
+    Modes,
     Output,
     constant,
     low_ends,
@@ -21,12 +23,10 @@ from jconv.ndimage.arguments import (
     some_axes,
     unfit,
 )
-from jconv.ndimage.correlation import outside
-from jconv.ndimage.smoothing import Modes, Run, windows_along
-from jconv.ndimage.sums import cast, is_whole, stored, working
+from jconv.ndimage.passes import Run, windows_along
+from jconv.ndimage.sums import cast, is_whole, outside, stored, working
 from jconv.operands import array
 from jconv.padding import padded
-from jconv.pool import max_pool, min_pool
 from jconv.windows import place, view
 
 
@@ -125,8 +125,8 @@ def _boxed(x: Array, run: Run, cval: ArrayLike, dtype, least: bool) -> Array:
     if x.size == 0:
         return cast(x, dtype)
     xp = _padded(x, run.windows(x.shape), run.mode, cval, dtype)
-    window = [run.size if a == run.axis else 1 for a in range(x.ndim)]
-    return cast((min_pool if least else max_pool)(xp, window, stride=1)[..., 0], dtype)
+    windows = tuple(w.padded() for w in run.windows(x.shape))
+    return cast(extremes(xp, windows, least)[..., 0], dtype)
 
 
 # ---------------------------------------------------------------- footprints with gaps

@@ -1,11 +1,13 @@
-"""The dtypes of a pass over an array: what it is computed in, and how its result is cut off."""
+"""One pass over an array: sums under weights, and the dtypes of sums and results."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jconv.operands import wide
+from jconv.single import filtered
 
 
 def working(x: Array, dtype, whole: bool):
@@ -29,13 +31,53 @@ def is_whole(*values: ArrayLike) -> bool:
 
 def stored(dtype):
     """What holds the results of all passes but the last: SciPy's bool is a byte until then."""
-    return jnp.dtype(jnp.uint8) if dtype == bool else dtype
+    return jnp.dtype(jnp.uint8) if jnp.issubdtype(dtype, jnp.bool_) else dtype
 
 
 def cast(y: Array, dtype) -> Array:
     """`y` in `dtype`; integers are cut off toward zero and wrap around, as a cast in C."""
-    if dtype == bool:
+    if jnp.issubdtype(dtype, jnp.bool_):
         return cast(y, stored(dtype)) != 0
     if jnp.issubdtype(dtype, jnp.integer) and jnp.issubdtype(y.dtype, jnp.inexact):
         y = y.astype(jnp.result_type(int))
     return y.astype(dtype)
+
+
+# ---------------------------------------------------------------- the pass
+
+
+def along(
+    x: Array,
+    weights: Array | np.ndarray,
+    axis: int,
+    mode: str,
+    cval: ArrayLike,
+    dtype,
+    low: int | None = None,
+    flip: bool = False,
+) -> Array:
+    """One axis summed under weights, of which `low` read lower positions, by default half."""
+    kernel = jnp.asarray(weights).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    lows = [(len(weights) // 2 if low is None else low) if a == axis else 0 for a in range(x.ndim)]
+    return summed(x, kernel, lows, mode, cval, dtype, flip)
+
+
+def summed(
+    x: Array, kernel: Array, low: list[int], mode: str, cval: ArrayLike, dtype, flip: bool = False
+) -> Array:
+    """`x` summed under a kernel of as many axes, in one pass."""
+    kind = working(x, dtype, is_whole(kernel, *([cval] if mode == "constant" else [])))
+    x, kernel = x.astype(kind), kernel.astype(kind)
+    if x.ndim == 0 or x.size == 0:
+        return cast(x * kernel if x.ndim == 0 else x, dtype)
+    padding = [(n, size - 1 - n) for n, size in zip(low, kernel.shape, strict=True)]
+    y = filtered(
+        x[..., None], kernel[..., None, None], padding, mode, outside(mode, cval, kind), flip=flip
+    )
+    return cast(y[..., 0], dtype)
+
+
+def outside(mode: str, cval: ArrayLike, dtype) -> ArrayLike:
+    """The value of a padding by `mode`: a Python 0 unless another constant is asked for."""
+    zero = isinstance(cval, int | float | complex) and cval == 0
+    return 0 if zero or mode != "constant" else jnp.asarray(cval).astype(dtype)
