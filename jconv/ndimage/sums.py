@@ -39,8 +39,15 @@ def cast(y: Array, dtype) -> Array:
     if jnp.issubdtype(dtype, jnp.bool_):
         return cast(y, stored(dtype)) != 0
     if jnp.issubdtype(dtype, jnp.integer) and jnp.issubdtype(y.dtype, jnp.inexact):
-        y = y.astype(jnp.result_type(int))
+        y = _settled(y).astype(jnp.result_type(int))
     return y.astype(dtype)
+
+
+def _settled(y: Array) -> Array:
+    """`y`, but an integer where only rounding says it is none: flat images stay as they are."""
+    nearest = jnp.round(y)
+    rounding = 32 * float(jnp.finfo(y.dtype).eps)
+    return jnp.where(jnp.abs(y - nearest) <= rounding * jnp.maximum(jnp.abs(y), 8), nearest, y)
 
 
 # ---------------------------------------------------------------- the pass

@@ -72,7 +72,8 @@ def fftconvolve(
     others, on which the arrays broadcast.
 
     Args:
-      in1, in2: `[*size]` each, as many axes. Integers and bool become the default float dtype.
+      in1, in2: `[*size]` each, as many axes. Integers and bool become the default float dtype,
+        unless no axis is longer than 1 in both, and products are all there is.
       mode: as in `convolve`; `"same"` keeps the middle of the other axes too.
       axes: an int, or ints; None for all.
 
@@ -134,11 +135,10 @@ def _convolve(in1: Array, in2: Array, mode: str, method: str) -> Array:
 
 
 def _along(in1: Array, in2: Array, mode: str, axes: object, method: str) -> Array:
-    in1, in2 = inexact(in1), inexact(in2)
     if in1.ndim == 0:
         return in1 * in2
     if in1.size == 0 or in2.size == 0:
-        return jnp.zeros((0,), in1.dtype)
+        return jnp.zeros((0,), inexact(in1).dtype)
     taken = [a for a in _axes(axes, in1.ndim) if 1 not in (in1.shape[a], in2.shape[a])]
     pairs = zip(in1.shape, in2.shape, strict=True)
     if any(1 not in (m, n) and m != n for a, (m, n) in enumerate(pairs) if a not in taken):
@@ -147,6 +147,8 @@ def _along(in1: Array, in2: Array, mode: str, axes: object, method: str) -> Arra
             f"shapes {in1.shape} and {in2.shape}",
         )  # fmt: skip
     in1, in2, _ = larger_first(mode, in1, in2, taken)
+    if taken:
+        in1, in2 = inexact(in1), inexact(in2)
     return _broadcast(in1, in2, mode, taken, method)
 
 
@@ -174,7 +176,7 @@ def _broadcast(in1: Array, in2: Array, mode: str, axes: Sequence[int], method: s
     axes = [a for a in axes if 1 not in (in1.shape[a], in2.shape[a])]
     parts = kept(mode, [in1.shape[a] for a in axes], [in2.shape[a] for a in axes])
     larger, smaller = (in2, in1) if in2.size > in1.size else (in1, in2)
-    y = _by_roles(larger, smaller, axes, parts, method)
+    y = _by_roles(larger, smaller, axes, parts, method) if axes else in1 * in2
     if mode != "same":
         return y
     starts = [(n - m) // 2 for n, m in zip(y.shape, in1.shape, strict=True)]
@@ -197,8 +199,6 @@ def _by_roles(
     xs = x.transpose(order).reshape(*lead, shared)
     taps = [kernel.shape[a] for a in axes]
     kernels = kernel.transpose(order).reshape(*taps, 1, -1)
-    if not axes:  # one tap of one axis
-        xs, kernels, parts = xs[..., None, :], kernels[None], [Kept(0, 1)]
     y = cut(xs, kernels, parts, groups=shared, method=method)
     sizes = y.shape[len(batch) : len(batch) + len(axes)]
     y = y.reshape(*lead[: len(batch)], *sizes, *last)
