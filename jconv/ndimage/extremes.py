@@ -24,7 +24,7 @@ from jconv.ndimage.arguments import (
     unfit,
 )
 from jconv.ndimage.passes import Run, windows_along
-from jconv.ndimage.sums import cast, is_whole, outside, stored, working
+from jconv.ndimage.sums import cast, outside, stored, working
 from jconv.operands import array
 from jconv.padding import padded
 from jconv.windows import place, view
@@ -116,7 +116,7 @@ def _footprint(footprint: object) -> np.ndarray | None:
 
 
 def _padded(x: Array, windows: Sequence[Window], mode: str, cval: ArrayLike, dtype) -> Array:
-    kind = working(x, dtype, is_whole(*([cval] if mode == "constant" else [])))
+    kind = working(x, dtype, mode, cval)
     return padded(x.astype(kind)[..., None], windows, mode, outside(mode, cval, kind))
 
 

@@ -10,23 +10,25 @@ from jconv.operands import wide
 from jconv.single import filtered
 
 
-def working(x: Array, dtype, whole: bool):
-    """What a pass from `x` to `dtype` is computed in; `whole`: it needs no fractions."""
-    kinds = (jnp.integer, jnp.bool_)
-    if whole and all(any(jnp.issubdtype(d, kind) for kind in kinds) for d in (x.dtype, dtype)):
+def working(x: Array, dtype, mode: str, cval: ArrayLike, *weights: Array):
+    """What a pass from `x` to `dtype` is computed in: integers, if nothing has fractions."""
+    values = (*weights, cval) if mode == "constant" else weights
+    if _holds_integers(x.dtype) and _holds_integers(dtype) and all(map(_is_whole, values)):
         return jnp.result_type(int)
     inexact = [d for d in (x.dtype, dtype) if jnp.issubdtype(d, jnp.inexact)]
     with jax.numpy_dtype_promotion("standard"):
         return wide(jnp.result_type(*inexact or [float]))
 
 
-def is_whole(*values: ArrayLike) -> bool:
-    """Whether these are integers: dtypes of arrays, and Python numbers."""
-    return all(
-        float(v).is_integer() if isinstance(v, bool | int | float)
-        else not jnp.issubdtype(jnp.result_type(v), jnp.inexact)
-        for v in values
-    )  # fmt: skip
+def _is_whole(value: ArrayLike) -> bool:
+    """Whether this is an integer: a Python number, or an array by its dtype."""
+    if isinstance(value, bool | int | float):
+        return float(value).is_integer()
+    return _holds_integers(jnp.result_type(value))
+
+
+def _holds_integers(dtype) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_))
 
 
 def stored(dtype):
@@ -73,7 +75,7 @@ def summed(
     x: Array, kernel: Array, low: list[int], mode: str, cval: ArrayLike, dtype, flip: bool = False
 ) -> Array:
     """`x` summed under a kernel of as many axes, in one pass."""
-    kind = working(x, dtype, is_whole(kernel, *([cval] if mode == "constant" else [])))
+    kind = working(x, dtype, mode, cval, kernel)
     x, kernel = x.astype(kind), kernel.astype(kind)
     if x.ndim == 0 or x.size == 0:
         return cast(x * kernel if x.ndim == 0 else x, dtype)

@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 
 from jconv.ndimage.arguments import Axes, Modes, Output, some_axes
 from jconv.ndimage.passes import Run, operands, windows_along
-from jconv.ndimage.sums import cast, is_whole, outside, stored, working
+from jconv.ndimage.sums import cast, outside, stored, working
 from jconv.padding import padded
 from jconv.pool import sum_pool
 
@@ -46,7 +46,7 @@ def uniform_filter(
 
 
 def _mean(x: Array, run: Run, cval: ArrayLike, dtype) -> Array:
-    kind = working(x, dtype, is_whole(*([cval] if run.mode == "constant" else [])))
+    kind = working(x, dtype, run.mode, cval)
     x = x.astype(kind)
     if x.size == 0:
         return cast(x, dtype)
