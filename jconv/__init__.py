@@ -15,6 +15,9 @@ the transpose is again a convolution, with the kernel flipped; the kernel's upda
 input with the incoming gradient. `jconv.matrix` writes these matrices out, `jconv.spectrum`
 measures them, `jconv.testing` checks the laws for rules of yours, and `plan` says how each face of
 a convolution would be computed.
+input with the incoming gradient. `jconv.matrix` writes these matrices out, `jconv.testing` checks
+the laws for rules of yours, and `plan` says how each face of a convolution would be computed.
+`jconv.signal` and `jconv.ndimage` are SciPy's convolutions and filters, built on the same rules.
 
 Words: a *tap* is one position of a kernel; `y_bar` is the cotangent of `y`; `"valid"`, `"same"`,
 `"same_lower"`, `"full"` and `"causal"` are amounts of padding; a `padding_mode` says what lies
@@ -26,6 +29,8 @@ from jconv import curvature as curvature
 from jconv import flax as flax
 from jconv import lax as lax
 from jconv import matrix as matrix
+from jconv import ndimage as ndimage
+from jconv import signal as signal
 from jconv import spectrum as spectrum
 from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool

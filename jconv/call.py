@@ -147,11 +147,7 @@ def _is_zero(value: ArrayLike) -> bool:
 
 
 def _method(method: object, spec: Spec, dtype) -> str:
-    if not isinstance(method, str):
-        raise geometry.mistyped("method", "be a str", method)
-    names = ("auto", *METHODS)
-    if method not in names:
-        raise geometry.wrong("method", f"be one of {names}", repr(method))
+    method = geometry.choice("method", method, ("auto", *METHODS))
     served, only = _serving(spec, dtype).get(method, (True, ""))
     if not served:
         must = f"serve this convolution, and {method!r} serves only {only}"

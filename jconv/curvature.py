@@ -136,9 +136,7 @@ def per_example_kernel_norms(
     >>> per_example_kernel_norms(x, y_bar, (2,))
     Array([ 5., 10.], dtype=float32)
     """
-    names = ("auto", *METHODS, "gram")
-    if isinstance(method, str) and method not in names:
-        raise geometry.wrong("method", f"be one of {names}", repr(method))
+    geometry.choice("method", method, ("auto", *METHODS, "gram"))
     x, y_bar = map(inexact, numbers(x=x, y_bar=y_bar))
     x, y_bar, call = check_paired(
         x, y_bar, taps, stride=stride, padding=padding, padding_mode=padding_mode,
@@ -224,11 +222,7 @@ def kronecker_factors(
     >>> kronecker_factors(x, y_bar, (2,), approximation="reduce").output
     Array([[9.]], dtype=float32)
     """
-    if not isinstance(approximation, str):
-        raise geometry.mistyped("approximation", f"be one of {tuple(_FACTORS)}", approximation)
-    if approximation not in _FACTORS:
-        must = f"be one of {tuple(_FACTORS)}"
-        raise geometry.wrong("approximation", must, repr(approximation))
+    geometry.choice("approximation", approximation, tuple(_FACTORS))
     x, y_bar = array(x, real=True), array(y_bar, real=True, name="y_bar")
     x, y_bar = map(inexact, numbers(x=x, y_bar=y_bar))
     x, y_bar, call = check_paired(

@@ -231,11 +231,16 @@ def amounts(
 
 def padding_mode(mode: object, name: str = "padding_mode") -> str:
     """A known padding mode."""
-    if not isinstance(mode, str):
-        raise mistyped(name, f"be one of {MODES}", mode)
-    if mode not in MODES:
-        raise wrong(name, f"be one of {MODES}", repr(mode))
-    return mode
+    return choice(name, mode, MODES)
+
+
+def choice(name: str, value: object, known: Sequence[str]) -> str:
+    """One of the words that are known."""
+    if not isinstance(value, str):
+        raise mistyped(name, f"be one of {tuple(known)}", value)
+    if value not in known:
+        raise wrong(name, f"be one of {tuple(known)}", repr(value))
+    return value
 
 
 # ---------------------------------------------------------------- windows

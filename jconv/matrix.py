@@ -191,8 +191,7 @@ def pool_matrix(
     Array([[0.5, 0.5, 0. , 0. ],
            [0. , 0. , 0.5, 0.5]], dtype=float32)
     """
-    if kind not in ("avg", "sum", "drop"):
-        raise geometry.wrong("kind", 'be "avg", "sum" or "drop"', repr(kind))
+    geometry.choice("kind", kind, ("avg", "sum", "drop"))
     include = geometry.flag("count_include_pad", count_include_pad)
     if kind != "avg" and not include:
         raise geometry.wrong("count_include_pad", f"be True where `kind` is {kind!r}", include)

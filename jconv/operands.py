@@ -11,8 +11,8 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry
 
 
-def array(x: ArrayLike, real: bool = False, name: str = "x") -> Array:
-    """`x` as an array of numbers."""
+def array(x: ArrayLike, real: bool = False, name: str = "x", booleans: bool = False) -> Array:
+    """`x` as an array of numbers; of `booleans` too where these are no slip."""
     if isinstance(x, str | bytes) or x is None:
         raise geometry.mistyped(name, "be an array", x)
     try:
@@ -21,7 +21,7 @@ def array(x: ArrayLike, real: bool = False, name: str = "x") -> Array:
         raise geometry.mistyped(name, "be an array", x) from error
     except OverflowError:
         raise geometry.wrong(name, "fit the default dtype of integers", x) from None
-    if not jnp.issubdtype(x.dtype, jnp.number):
+    if not jnp.issubdtype(x.dtype, jnp.number) and not (booleans and x.dtype == bool):
         raise geometry.mistyped(name, "be an array of numbers", x.dtype)
     if real and jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise geometry.mistyped(name, "be an array of real numbers", x.dtype)

@@ -97,11 +97,7 @@ def plan(
     dtype = number_dtype("dtype", dtype)
     call = check(x_shape, kernel_shape, dtype, **options)
     platform = jax.default_backend() if platform is None else platform
-    known = ("cpu", "gpu", "cuda", "rocm", "tpu")
-    if not isinstance(platform, str):
-        raise geometry.mistyped("platform", f"be one of {known}", platform)
-    if platform not in known:
-        raise geometry.wrong("platform", f"be one of {known}", repr(platform))
+    geometry.choice("platform", platform, ("cpu", "gpu", "cuda", "rocm", "tpu"))
     inputs, outputs = x_shape[-1], kernel_shape[-1]
     size = tuple(w.size for w in call.windows)
     faces = {face: _face_plan(call, face, kernel_shape, inputs, dtype, platform) for face in FACES}

@@ -184,7 +184,7 @@ DTYPES = [
 ]
 METHODS = [
     ("fastest", ValueError, "be one of ('auto', 'direct', .*); got 'fastest'"),
-    (None, TypeError, "be a str; got None of type NoneType"),
+    (None, TypeError, "be one of .*; got None of type NoneType"),
     ("winograd", ValueError, "serve this convolution, and 'winograd' serves only .*; got 'wino.*'"),
 ]
 GROUPS = [
@@ -567,7 +567,8 @@ def trace(function, arguments):
 
 
 def test_every_public_function_is_here():
-    for module in MODULES:
+    as_scipy = (jconv.ndimage, jconv.signal)  # raise what SciPy raises, and have tests of that
+    for module in filter(lambda module: module not in as_scipy, MODULES):
         public = {getattr(module, name) for name in module.__all__}
         assert set(filter(callable, public)) <= set(RIGHT)
     assert set(RIGHT) == {function for function, *_ in ROWS}

@@ -39,7 +39,7 @@ def test_conv_matrix(case):
     assert_close(matrix, expected, "float32", case.terms)
 
 
-@settings(max_examples=6)
+@drawn(6)
 @given(case=strategies.conv_cases(linear=True))
 def test_either_matrix_times_x_is_the_convolution_of_drawn_options(case):
     case = dataclasses.replace(case, batch=())
@@ -196,6 +196,7 @@ def test_an_int_serves_every_axis_of_a_pool_matrix():
     ("error", "name", "options"),
     [
         (ValueError, "kind", {"kind": "max"}),
+        (TypeError, "kind", {"kind": None}),
         (ValueError, "window", {"window": (0, 2)}),
         (ValueError, "window", {"window": ()}),
         (TypeError, "window", {"window": (2.0, 2)}),
