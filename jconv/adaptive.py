@@ -40,6 +40,8 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
     Raises:
       ValueError: a wrong value, TypeError: a wrong type, before anything is computed.
 
+    Source: He, Zhang, Ren, Sun (2014), section 2.2, one level of the pyramid.
+
     >>> adaptive_avg_pool(jnp.array([[0.0], [2.0], [4.0], [6.0], [8.0]]), (2,)).ravel()
     Array([2., 6.], dtype=float32)
     """
@@ -75,6 +77,8 @@ def adaptive_max_pool(
 
     Raises:
       ValueError, TypeError: as `adaptive_avg_pool`.
+
+    Source: He, Zhang, Ren, Sun (2014), section 2.2, one level of the pyramid.
 
     >>> adaptive_max_pool(jnp.array([[1], [5], [2], [4], [3]]), (2,)).ravel()
     Array([5, 4], dtype=int32)

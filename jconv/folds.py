@@ -311,7 +311,9 @@ def _norm_slope(p: float, x: Array, y: Array) -> Array:
     """`u(x / y)`, of `|x|` up to `y` in a window; finite beyond."""
     one = jnp.ones((), x.dtype)
     ratio = x / y
-    ratio = jnp.where(jnp.abs(ratio) > 2, one, ratio)
+    # Above 1 by rounding alone: of more, a large power would overflow.
+    most = 1 + 64 * float(jnp.finfo(x.dtype).eps)
+    ratio = jnp.where(jnp.abs(ratio) > most, one, ratio)
     if p >= 2:
         return ratio * _power(jnp.abs(ratio), p - 2)
     return jnp.sign(ratio) * _power(jnp.abs(ratio), p - 1)

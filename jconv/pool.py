@@ -86,8 +86,20 @@ def min_pool(
 ) -> Array | tuple[Array, Array]:
     """The least entry of every window.
 
-    `y[o] = min_t x[stride*o + dilation*t - low]`; arguments, result, ties, NaN and errors as in
-    `max_pool`, with the greatest value of the dtype (`inf`) where a window holds only padding.
+    `y[o] = min_t x[stride*o + dilation*t - low]`; gradient, ties and NaN are as in `max_pool`, with
+    the greatest value of the dtype (`inf`) where a window holds only padding.
+
+    Args:
+      x: `[*batch, *size, channels]`, real.
+      window, stride, padding, dilation, ceil_mode, return_indices, custom_vjp: as in `max_pool`.
+
+    Returns:
+      As `max_pool`, of the least entries.
+
+    Raises:
+      ValueError, TypeError: as `max_pool`.
+
+    Source: `-max_pool(-x)`, with the same winners.
 
     >>> min_pool(jnp.array([[1], [3], [3], [2]]), (2,)).ravel()
     Array([1, 2], dtype=int32)
@@ -129,6 +141,8 @@ def avg_pool(
     Raises:
       ValueError, TypeError: as `max_pool`.
 
+    Source: Goodfellow, Bengio, Courville (2016), section 9.3.
+
     >>> avg_pool(jnp.array([[1.0], [3.0], [3.0], [2.0]]), (2,)).ravel()
     Array([2. , 2.5], dtype=float32)
     """
@@ -169,6 +183,8 @@ def sum_pool(
     Raises:
       ValueError, TypeError: as `max_pool`.
 
+    Source: `avg_pool` times its count.
+
     >>> sum_pool(jnp.array([[1], [3], [3], [2]]), (2,), stride=1).ravel()
     Array([4, 6, 5], dtype=int32)
     """
@@ -202,6 +218,8 @@ def prod_pool(
     Raises:
       ValueError, TypeError: as `max_pool`.
 
+    Source: the product rule, `d prod_t x_t = sum_t dx_t prod_(u not t) x_u`.
+
     >>> prod_pool(jnp.array([[1], [3], [0], [2]]), (2,), stride=1).ravel()
     Array([3, 0, 0], dtype=int32)
     """
@@ -225,7 +243,8 @@ def logsumexp_pool(
     `y[o] = temperature * log sum_t exp(x[stride*o + dilation*t - low] / temperature)`: a sum, not a
     mean, so `max <= y <= max + temperature * log(taps)`, and its limit for a small temperature is
     `max_pool`. Padding is `-inf`, which adds nothing; a window of nothing else gives `-inf` and no
-    gradient. Computed without overflow.
+    gradient. An entry of `inf` gives `inf`, and NaN as its own gradient. Computed without overflow
+    as long as no `x / temperature` overflows.
 
     Args:
       x: `[*batch, *size, channels]`, real; integers give the default float dtype.
@@ -267,7 +286,7 @@ def lp_pool(
     `y[o] = (sum_t |x[stride*o + dilation*t - low]|^p)^(1/p)`, with zeros as padding: ONNX's LpPool.
     (Torch's `lp_pool` takes the root of `sum x^p`, which is another number for an odd `p` and
     entries below 0, and scales a partial window of `ceil_mode` up to a whole one.) The gradient is
-    0 where a window is all zero. Computed without overflow.
+    0 where a window is all zero, and NaN at an entry of `inf`. Computed without overflow.
 
     Args:
       x: `[*batch, *size, channels]`, real; integers give the default float dtype.
@@ -361,6 +380,8 @@ def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
 
     Raises:
       ValueError: an `offset` outside the input; and as `max_pool`.
+
+    Source: Vaidyanathan (1993), section 4.1, the decimator.
 
     >>> drop(jnp.array([[1], [2], [3], [4]]), (2,), offset=1).ravel()
     Array([2, 4], dtype=int32)
