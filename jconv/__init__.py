@@ -21,6 +21,7 @@ outside; a `method` says how, never what. Pooling speaks of windows: `max_pool`,
 rest take the same `stride`, `padding` and `dilation`.
 """
 
+from jconv import filters as filters
 from jconv import matrix as matrix
 from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import jconv
+import jconv.filters
 import jconv.testing
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,9 @@ def test_name_in_readme_exists(name):
     assert callable(getattr(import_module(".".join(["jconv", *module])), function))
 
 
-@pytest.mark.parametrize("module", [jconv, jconv.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [jconv, jconv.filters, jconv.testing], ids=lambda module: module.__name__
+)
 def test_public_name_is_in_readme(module):
     public = {f"{module.__name__}.{name}" for name in module.__all__}
     assert public <= {f"jconv.{name}" for name in NAMES}
