@@ -3,6 +3,7 @@
 import gzip
 import json
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import checkpoints, data, formats, train, training
+from experiments import checkpoints, data, dimensions, filters, formats, guide, train, training
 from experiments.__main__ import scripts
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,64 @@ def test_every_script_says_its_purpose_and_minutes():
     modules = (ROOT / "experiments").glob("[!_]*.py")
     runnable = {path.stem for path in modules if "__main__" in path.read_text()}
     assert set(scripts(ROOT / "experiments")) == runnable
+
+
+# The guide and the filters
+
+
+def test_guide_shows_just_the_pictures_that_its_script_draws(tmp_path):
+    guide.main(["--results", str(tmp_path)])
+    drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    text = (ROOT / "experiments/guide.md").read_text()
+    shown = re.findall(r"!\[.+\]\(guide_pictures/(.+)\)", text)
+    assert sorted(shown) == sorted(drawn)
+    assert sorted(path.name for path in guide.PICTURES.iterdir()) == sorted(drawn)
+    assert max(drawn.values()) < 60e3
+
+
+def test_guide_answers_every_question_with_code():
+    _, *sections = (ROOT / "experiments/guide.md").read_text().split("\n## ")
+    questions = [section.split("\n")[0] for section in sections]
+    assert len(set(questions)) == 1 + 18  # the first asks why
+    assert all(question.endswith("?") for question in questions)
+    assert all("\n>>> " in section for section in sections)
+
+
+@pytest.mark.parametrize("name", ["china", "flower"])
+def test_filters_are_drawn(name, tmp_path):
+    filters.main(["--quick", "--photograph", name, "--results", str(tmp_path)])
+    assert (tmp_path / "filters.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_filters_of_a_photograph():
+    image = filters.photograph("china", step=4)
+    panels = filters.filtered(image)
+    np.testing.assert_allclose(panels["identity"].image, image, atol=1e-6)
+    np.testing.assert_allclose(
+        panels["channel average"].image, image.mean(-1, keepdims=True), atol=1e-6
+    )
+    assert np.square(panels["blur, then Laplace"].image).mean() < (
+        np.square(panels["Laplace"].image).mean() / 10
+    )
+
+
+# One to four dimensions
+
+
+def test_every_dimension_is_fitted(tmp_path, capsys):
+    dimensions.main(["--quick", "--results", str(tmp_path)])
+    results = json.loads((tmp_path / "dimensions.json").read_text())
+    assert [len(result["sample"]) - 1 for result in results] == [1, 2, 3, 4]
+    assert max(result["kernel_error"] for result in results) < 1e-2
+    assert "4D" in capsys.readouterr().out
+    assert (tmp_path / "dimensions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_patch_is_in_training_and_test():
+    data = dimensions.samples(3)
+    assert min(len(data.train), len(data.test)) > 50
+    seen = {patch.tobytes() for patch in data.train}
+    assert not any(patch.tobytes() in seen for patch in data.test)
 
 
 # Training
