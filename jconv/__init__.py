@@ -26,6 +26,7 @@ rest take the same `stride`, `padding` and `dilation`.
 """
 
 from jconv import curvature as curvature
+from jconv import filters as filters
 from jconv import flax as flax
 from jconv import lax as lax
 from jconv import matrix as matrix

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
-from jconv import curvature, flax, lax, matrix, spectrum, testing
+from jconv import curvature, filters, flax, lax, matrix, spectrum, testing
 from tests import definition
 from tests.cases import dense, each_method
 from tests.compare import assert_close
@@ -74,6 +74,14 @@ RIGHT = {
     lax.conv_general_dilated_patches: {
         "lhs": X, "filter_shape": (3, 2), "window_strides": (1, 2), "padding": "SAME",
     },
+    filters.identity: {"n": 2},
+    filters.box: {"taps": (3, 2)},
+    filters.gaussian: {"sigma": (1.5, 0.5)},
+    filters.sobel: {"axis": 1},
+    filters.laplace: {},
+    filters.laplace_of_gaussian: {"sigma": 1.5},
+    filters.channel_mean: {"channels": 3},
+    filters.apply: {"image": X, "taps": X[0, :3, :2, 0]},
     testing.assert_adjoint: {"f": jnp.sin, "f_adjoint": jnp.sin, "x": X, "y": X},
     testing.assert_rule: {"f_custom": jnp.sin, "f_plain": jnp.sin, "args": (X,)},
     testing.assert_agree: {"f": jnp.sin, "g": jnp.sin, "args": (X,)},
@@ -99,6 +107,8 @@ LAX_STRIDED = [
 LAX_ALL = [*LAX_STRIDED, lax.conv_transpose]
 LAX_KERNELS = [f for f in LAX_ALL if f is not lax.conv_general_dilated_patches]
 LAX_LAID_OUT = [lax.conv_general_dilated, lax.conv_general_dilated_patches, lax.conv_transpose]
+BELLS = [filters.gaussian, filters.laplace_of_gaussian]
+AXES = [filters.identity, filters.sobel, filters.laplace, filters.channel_mean]
 LAWS = [testing.assert_adjoint, testing.assert_rule, testing.assert_agree]
 REAL = [
     jconv.max_pool, jconv.min_pool, jconv.logsumexp_pool, jconv.lp_pool, jconv.blur_pool,
@@ -202,6 +212,18 @@ LIMITS = [
     (-0.1, ValueError, "not be negative; got -0.1"),
     (float("nan"), ValueError, "not be negative; got nan"),
     ("1", TypeError, "be a number; got '1'"),
+]
+SIGMAS = [
+    (0, ValueError, "be positive and finite; got 0"),
+    ((1, -1.5), ValueError, "be positive and finite; got -1.5"),
+    (float("nan"), ValueError, "be positive and finite; got nan"),
+    (float("inf"), ValueError, "be positive and finite; got inf"),
+    ((), ValueError, "hold one number for each spatial axis; got ()"),
+    (1e9, ValueError, "be small enough for 16777216 taps in all; got 1000000000.0"),
+    *(
+        (sigma, TypeError, "be a number, or one per spatial axis; got .*")
+        for sigma in ("1", None, True, 1j, ((1, 1),), np.ones((2, 1)))
+    ),
 ]
 CALLABLES = [(1, TypeError, "be callable; got 1")]
 
@@ -476,6 +498,50 @@ TABLE = [
         "padding_value",
         [(1, ValueError, "be 0 for the map to be linear; got 1")],
     ),
+    (AXES, "n", [*SMALL, *NO_INTS, *NONE, (17, ValueError, "be at most 16; got 17")]),
+    ([filters.box, filters.gaussian], "taps", [*SMALL, *NO_INTS, *ENTRIES, *EMPTY]),
+    ([filters.gaussian], "taps", [((3,), ValueError, "hold one int for each of 2 axes; got (3,)")]),
+    (BELLS, "sigma", SIGMAS),
+    (
+        [filters.sobel],
+        "axis",
+        [
+            *NO_INTS,
+            *NONE,
+            (2, ValueError, "be one of the 2 spatial axes; got 2"),
+            (-3, ValueError, "be one of the 2 spatial axes; got -3"),
+        ],
+    ),
+    (
+        [filters.laplace],
+        "weights",
+        [
+            ("round", ValueError, "be 'isotropic' or 'axis'; got 'round'"),
+            (None, TypeError, "be 'isotropic' or 'axis'; got None of type NoneType"),
+        ],
+    ),
+    ([filters.channel_mean], "channels", [*SMALL, *NO_INTS, *NONE]),
+    ([filters.apply], "image", ARRAYS),
+    (
+        [filters.apply],
+        "image",
+        [
+            (X[0, 0], ValueError, "have 2 spatial axes and a channel axis; got shape (5, 4)"),
+            (X[:, :0], ValueError, "have no empty spatial or channel axis; got .*(2, 0, 5, 4)"),
+            (X[..., :0], ValueError, "have no empty spatial or channel axis; got .*(2, 6, 5, 0)"),
+        ],
+    ),
+    ([filters.apply], "taps", ARRAYS),
+    (
+        [filters.apply],
+        "taps",
+        [
+            (1.0, ValueError, "have one or more axes, none empty; got shape ()"),
+            (X[0, 0, :0], ValueError, "have one or more axes, none empty; got shape (0, 4)"),
+            (1j * X[0, 0], TypeError, "be an array of real numbers; got .*complex64.*"),
+        ],
+    ),
+    ([filters.apply], "mode", MODES),
     (LAWS, "key", [(-1, ValueError, "not be negative; got -1"), (0.5, TypeError, "be an .*0.5")]),
     (LAWS[:2], "draws", [*COUNTS, (None, TypeError, "be an integer; got None")]),
     (LAWS[1:2], "order", [*COUNTS, (None, TypeError, "be an integer; got None")]),

@@ -3,6 +3,7 @@
 import gzip
 import json
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,10 @@ from experiments import (
     checkpoints,
     data,
     deblur,
+    dimensions,
+    filters,
     formats,
+    guide,
     matrices,
     spectral_norm,
     train,
@@ -63,6 +67,64 @@ def test_reshaped_norm_is_not_that_of_the_map(tmp_path):
     np.testing.assert_allclose(found["norm of the map 1"]["map"], 1, atol=0.01)
     np.testing.assert_allclose(found["reshaped norm 1"]["reshaped"], 1, rtol=1e-5)
     assert min(found["reshaped norm 1"]["map"]) > 1.5
+
+
+# The guide and the filters
+
+
+def test_guide_shows_just_the_pictures_that_its_script_draws(tmp_path):
+    guide.main(["--results", str(tmp_path)])
+    drawn = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    text = (ROOT / "experiments/guide.md").read_text()
+    shown = re.findall(r"!\[.+\]\(guide_pictures/(.+)\)", text)
+    assert sorted(shown) == sorted(drawn)
+    assert sorted(path.name for path in guide.PICTURES.iterdir()) == sorted(drawn)
+    assert max(drawn.values()) < 60e3
+
+
+def test_guide_answers_every_question_with_code():
+    _, *sections = (ROOT / "experiments/guide.md").read_text().split("\n## ")
+    questions = [section.split("\n")[0] for section in sections]
+    assert len(set(questions)) == 1 + 18  # the first asks why
+    assert all(question.endswith("?") for question in questions)
+    assert all("\n>>> " in section for section in sections)
+
+
+@pytest.mark.parametrize("name", ["china", "flower"])
+def test_filters_are_drawn(name, tmp_path):
+    filters.main(["--quick", "--photograph", name, "--results", str(tmp_path)])
+    assert (tmp_path / "filters.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_filters_of_a_photograph():
+    image = filters.photograph("china", step=4)
+    panels = filters.filtered(image)
+    np.testing.assert_allclose(panels["identity"].image, image, atol=1e-6)
+    np.testing.assert_allclose(
+        panels["channel average"].image, image.mean(-1, keepdims=True), atol=1e-6
+    )
+    assert np.square(panels["blur, then Laplace"].image).mean() < (
+        np.square(panels["Laplace"].image).mean() / 10
+    )
+
+
+# One to four dimensions
+
+
+def test_every_dimension_is_fitted(tmp_path, capsys):
+    dimensions.main(["--quick", "--results", str(tmp_path)])
+    results = json.loads((tmp_path / "dimensions.json").read_text())
+    assert [len(result["sample"]) - 1 for result in results] == [1, 2, 3, 4]
+    assert max(result["kernel_error"] for result in results) < 1e-2
+    assert "4D" in capsys.readouterr().out
+    assert (tmp_path / "dimensions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_patch_is_in_training_and_test():
+    data = dimensions.samples(3)
+    assert min(len(data.train), len(data.test)) > 50
+    seen = {patch.tobytes() for patch in data.train}
+    assert not any(patch.tobytes() in seen for patch in data.test)
 
 
 # Training
