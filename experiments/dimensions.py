@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--results", type=Path, default=_RESULTS, help="where the figure and the numbers go")
     add("--quick", action="store_true", help="few steps, in seconds")
     if parser.parse_args(arguments).quick:
-        parser.set_defaults(net_steps=40, results=_RESULTS / "quick")
+        parser.set_defaults(net_steps=20, results=_RESULTS / "quick")
     options = parser.parse_args(arguments)
     results = [fit(dimensions, options.net_steps) for dimensions in (1, 2, 3, 4)]
     print(table(results))

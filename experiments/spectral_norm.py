@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax import Array
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 import jconv
 from experiments import data
@@ -82,7 +83,7 @@ def fit(dataset: data.Dataset, divisor: Callable[[Array], Array] | None, steps: 
         return optax.apply_updates(params, updates), state
 
     state = optimizer.init(params)
-    for key in jax.random.split(jax.random.key(2), steps):
+    for key in tqdm(jax.random.split(jax.random.key(2), steps), unit="step", leave=False):
         params, state = step(params, state, key)
     guesses = logits(params, jnp.asarray(dataset.test_images), divisor).argmax(-1)
     applied = layers(params["kernels"], divisor)

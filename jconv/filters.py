@@ -114,7 +114,7 @@ def sobel(axis: int, n: int = 2) -> Array:
     Raises:
       ValueError: there is no such axis, TypeError: `axis` or `n` is no int.
 
-    Source: Sobel and Feldman (1968), as in Duda and Hart (1973), p. 271.
+    Source: Sobel and Feldman (1968), as in Duda and Hart (1973).
 
     >>> sobel(1)
     Array([[-1.,  0.,  1.],
@@ -145,7 +145,7 @@ def laplace(n: int = 2, weights: str = "isotropic") -> Array:
     Raises:
       ValueError, TypeError: `n` is not 1 to 16, or `weights` not one of the two.
 
-    Source: Collatz (1960), table VI, two dimensions; Kumar (2004), three.
+    Source: Collatz (1960), two dimensions; Kumar (2004), three.
 
     >>> laplace()
     Array([[  1.,   4.,   1.],
@@ -153,10 +153,7 @@ def laplace(n: int = 2, weights: str = "isotropic") -> Array:
            [  1.,   4.,   1.]], dtype=float32)
     """
     n = _rank(n)
-    if not isinstance(weights, str):
-        raise geometry.mistyped("weights", "be 'isotropic' or 'axis'", weights)
-    if weights not in ("isotropic", "axis"):
-        raise geometry.wrong("weights", "be 'isotropic' or 'axis'", repr(weights))
+    geometry.choice("weights", weights, ("isotropic", "axis"))
     along = sum(_product({i: _SECOND}, n) for i in range(n))
     if weights == "axis":
         return _taps(along)

@@ -516,8 +516,8 @@ TABLE = [
         [filters.laplace],
         "weights",
         [
-            ("round", ValueError, "be 'isotropic' or 'axis'; got 'round'"),
-            (None, TypeError, "be 'isotropic' or 'axis'; got None of type NoneType"),
+            ("round", ValueError, "be one of ('isotropic', 'axis'); got 'round'"),
+            (None, TypeError, "be one of ('isotropic', 'axis'); got None of type NoneType"),
         ],
     ),
     ([filters.channel_mean], "channels", [*SMALL, *NO_INTS, *NONE]),

@@ -4,10 +4,6 @@ import gzip
 import json
 import multiprocessing
 import re
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from experiments import (
     filters,
     formats,
     guide,
+    interrupt,
     matrices,
     spectral_norm,
     train,
@@ -61,12 +58,12 @@ def test_photograph_is_restored_alike_by_both_solvers():
         assert deblur.rms(found.by_lineax, found.by_cg) < 1e-4
 
 
-def test_reshaped_norm_is_not_that_of_the_map(tmp_path):
-    spectral_norm.main(["--quick", "--results", str(tmp_path)])
-    found = json.loads((tmp_path / "spectral_norm.json").read_text())
-    np.testing.assert_allclose(found["norm of the map 1"]["map"], 1, atol=0.01)
-    np.testing.assert_allclose(found["reshaped norm 1"]["reshaped"], 1, rtol=1e-5)
-    assert min(found["reshaped norm 1"]["map"]) > 1.5
+@pytest.mark.parametrize("wanted", ["map", "reshaped"])
+def test_norms_that_layers_are_divided_by(wanted):
+    divisor = {"map": spectral_norm.map_norm, "reshaped": spectral_norm.reshaped_norm}[wanted]
+    found = spectral_norm.fit(data.load("digits"), divisor, steps=2)
+    np.testing.assert_allclose(found[wanted], 1, atol=0.01)
+    assert (min(found["map"]) > 1.5) == (wanted == "reshaped")
 
 
 # The guide and the filters
@@ -111,13 +108,12 @@ def test_filters_of_a_photograph():
 # One to four dimensions
 
 
-def test_every_dimension_is_fitted(tmp_path, capsys):
-    dimensions.main(["--quick", "--results", str(tmp_path)])
-    results = json.loads((tmp_path / "dimensions.json").read_text())
-    assert [len(result["sample"]) - 1 for result in results] == [1, 2, 3, 4]
-    assert max(result["kernel_error"] for result in results) < 1e-2
-    assert "4D" in capsys.readouterr().out
-    assert (tmp_path / "dimensions.png").read_bytes().startswith(b"\x89PNG")
+def test_dimensions_are_fitted_by_the_same_code():
+    results = [dimensions.fit(n, net_steps=12) for n in (1, 3)]
+    assert max(result.kernel_error for result in results) < 1e-3
+    assert all(result.losses[-1] < result.losses[0] for result in results)
+    assert [line[:2] for line in dimensions.table(results).split("\n")[1:]] == ["1D", "3D"]
+    assert len(dimensions.draw(results).axes) == 4
 
 
 def test_no_patch_is_in_training_and_test():
@@ -166,24 +162,16 @@ def test_stopped_run_resumes_bit_for_bit(trainer, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed.state, unbroken.state)
 
 
-def test_killed_run_resumes_bit_for_bit(tmp_path):
-    def options(results):
-        return ["--quick", "--epochs", "4", "--save-every", "3", "--results", str(results)]
+def test_killed_run_resumes_bit_for_bit(tmp_path, capsys):
+    interrupt.main(["--kills", "1", "--results", str(tmp_path)])
+    assert "losses and the weights are the same, bit for bit" in capsys.readouterr().out
 
-    def history(results):
-        return json.loads((results / "train.json").read_text())["history"]
 
-    broken, whole = tmp_path / "broken", tmp_path / "whole"
-    command = [sys.executable, "-m", "experiments.train", *options(broken)]
-    with subprocess.Popen(command, cwd=ROOT) as killed:
-        while not (broken / "checkpoints" / "3").exists():
-            assert killed.poll() is None
-            time.sleep(0.01)
-        killed.kill()
-    assert killed.returncode == -signal.SIGKILL
-    train.main([*options(broken), "--resume"])
-    train.main(options(whole))
-    assert history(broken) == history(whole)
+def test_another_run_is_not_the_same(tmp_path, monkeypatch):
+    ends = iter([interrupt.End({"loss": [1.0]}, "a"), interrupt.End({"loss": [1.0]}, "b")])
+    monkeypatch.setattr(interrupt, "finished", lambda *_, **__: next(ends))
+    with pytest.raises(SystemExit, match="The runs differ"):
+        interrupt.main(["--kills", "0", "--results", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
