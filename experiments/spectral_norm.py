@@ -85,12 +85,12 @@ def fit(dataset: data.Dataset, divisor: Callable[[Array], Array] | None, steps: 
     state = optimizer.init(params)
     for key in tqdm(jax.random.split(jax.random.key(2), steps), unit="step", leave=False):
         params, state = step(params, state, key)
-    guesses = logits(params, jnp.asarray(dataset.test_images), divisor).argmax(-1)
-    applied = layers(params["kernels"], divisor)
+    scores = jax.jit(logits, static_argnums=2)(params, dataset.test_images, divisor)
+    applied = jax.jit(layers, static_argnums=1)(params["kernels"], divisor)
     return {
-        "accuracy": float((guesses == dataset.test_labels).mean()),
-        "map": [float(map_norm(k)) for k in applied],
-        "reshaped": [float(reshaped_norm(k)) for k in applied],
+        "accuracy": float((scores.argmax(-1) == dataset.test_labels).mean()),
+        "map": [float(jax.jit(map_norm)(k)) for k in applied],
+        "reshaped": [float(jax.jit(reshaped_norm)(k)) for k in applied],
     }
 
 
