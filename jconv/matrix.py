@@ -17,10 +17,12 @@ from jconv import geometry
 from jconv.call import check
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, scalar
+from jconv.placement import placed
 from jconv.pool_options import Pooling, resolved
 from jconv.tables import blocks, reads
 
 
+@placed(axes=tuple)  # not cut
 def toeplitz(column: ArrayLike, row: ArrayLike | None = None) -> Array:
     """The Toeplitz matrix of a first column and a first row.
 
@@ -86,6 +88,7 @@ def _pattern(w: Window) -> np.ndarray:
     return reads(w).T[:, :, None] == np.arange(w.size)
 
 
+@placed(axes=tuple)  # not cut
 def conv_matrix(
     kernel: ArrayLike,
     size: Ints,

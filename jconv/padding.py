@@ -17,8 +17,10 @@ from jax.typing import ArrayLike
 from jconv import adjoint, geometry
 from jconv.geometry import Window
 from jconv.operands import array, scalar
+from jconv.placement import placed
 
 
+@placed("x")
 def pad(
     x: ArrayLike,
     padding: Sequence[Sequence[int]],

@@ -22,6 +22,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jconv.channels import accumulator, swap_channels
 from jconv.geometry import Spec, transposed
 from jconv.padding import crop, cut, embed, grow
+from jconv.placement import zeros
 
 # How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first
 # cache.
@@ -54,8 +55,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     xp = grow(xp, len(spec.taps), [(0, max(rows.reach - last.extent, 0), 0)])
     y = grow(y, len(spec.taps), [(0, rows.blocks * rows.length - last.out, 0)])
     xp, y = _row_major(xp), _row_major(y)
-    zero = jnp.zeros((rows.length, *y.shape[-2:]), y.dtype)
-    zeros = (zero,) * count
+    nothing = (zeros((rows.length, *y.shape[-2:]), y.dtype, xp, y),) * count
 
     def at_leading_taps(_, tap):
         def step(index, sums):
@@ -65,7 +65,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
                 sums = tuple(s + term for s, term in zip(sums, terms, strict=True))
             return sums
 
-        sums = lax.fori_loop(0, rows.steps, step, zeros)
+        sums = lax.fori_loop(0, rows.steps, step, nothing)
         return None, jnp.stack([s.sum(0) for s in sums])
 
     taps = list(product(*map(range, spec.taps[:-1])))
