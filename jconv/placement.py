@@ -35,6 +35,19 @@ def zeros(shape: Sequence[int], dtype: Any, *like: Any) -> Array:
     return lax.pcast(made, tuple(axes), to="varying") if axes else made
 
 
+def whole(a: Array, axes: Sequence[int]) -> Array:
+    """`a` with these axes on every device, where a mesh in context leaves them to XLA.
+
+    XLA (jaxlib 0.10.2) adds up a convolution that is cut along its window once for every device
+    that holds the same cut, and so gives a multiple of the sum.
+    """
+    if AxisType.Auto not in jax.sharding.get_abstract_mesh().axis_types:
+        return a
+    free = PartitionSpec.UNCONSTRAINED
+    spec = PartitionSpec(*(None if axis in axes else free for axis in range(a.ndim)))
+    return lax.with_sharding_constraint(a, spec)
+
+
 def as_first(*operands: Axes) -> Axes:
     """Of a result that has the axes of its first operand."""
     return operands[0]
@@ -92,8 +105,8 @@ def _stated(mesh: AbstractMesh, function: Callable, given: Mapping[str, Any], cu
             out_sharding=out_sharding,
         )
 
-    whole = NamedSharding(mesh, PartitionSpec())
-    results = jax.eval_shape(computed(whole), arrays)
+    uncut = NamedSharding(mesh, PartitionSpec())
+    results = jax.eval_shape(computed(uncut), arrays)
     return computed(
         jax.tree.map(lambda y: NamedSharding(mesh, _fitting(mesh, cuts, y.shape)), results)
     )(arrays)
