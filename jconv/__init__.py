@@ -22,6 +22,7 @@ rest take the same `stride`, `padding` and `dilation`.
 """
 
 from jconv import matrix as matrix
+from jconv import sharding as sharding
 from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool
 from jconv.conv import conv, conv_transpose, kernel_gradient

@@ -20,7 +20,7 @@ from jconv import adjoint, geometry
 from jconv.call import Call, check
 from jconv.faces import evaluate
 from jconv.geometry import Ints, Padding
-from jconv.operands import array, scalar
+from jconv.operands import numbers, scalar
 from jconv.placement import placed
 
 
@@ -80,7 +80,7 @@ def conv(
     >>> conv(jnp.array([[1], [2], [3], [4]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)).ravel()
     Array([-2, -2], dtype=int32)
     """
-    x, kernel = _numbers(x=x, kernel=kernel)
+    x, kernel = numbers(x=x, kernel=kernel)
     call = check(
         x.shape, kernel.shape, x.dtype, stride=stride, padding=padding, padding_mode=padding_mode,
         padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
@@ -138,7 +138,7 @@ def conv_transpose(
     >>> conv_transpose(jnp.array([[1], [2]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)).ravel()
     Array([ 1,  2, -1, -2], dtype=int32)
     """
-    y, kernel = _numbers(y=y, kernel=kernel)
+    y, kernel = numbers(y=y, kernel=kernel)
     rank = geometry.kernel_rank(kernel.shape)
     out, _ = geometry.split_shape("y", y.shape, rank)
     if min(out) < 1:
@@ -206,7 +206,7 @@ def kernel_gradient(
     >>> kernel_gradient(jnp.array([[1], [2], [3], [4]]), jnp.array([[1], [10]]), (3,)).ravel()
     Array([21, 32, 43], dtype=int32)
     """
-    x, y_bar = _numbers(x=x, y_bar=y_bar)
+    x, y_bar = numbers(x=x, y_bar=y_bar)
     taps = geometry.window_taps("taps", taps, x.ndim)
     _, inputs = geometry.split_shape("x", x.shape, len(taps))
     _, outputs = geometry.split_shape("y_bar", y_bar.shape, len(taps))
@@ -223,13 +223,6 @@ def kernel_gradient(
     )  # fmt: skip
     call.require_y("y_bar", y_bar.shape, outputs)
     return _apply(call, "kernel_adjoint", _merge(call.pad(x), call.rank), _merge(y_bar, call.rank))
-
-
-def _numbers(**arrays: ArrayLike) -> list[Array]:
-    """Arrays of numbers, in their common dtype."""
-    made = [array(value, name=name) for name, value in arrays.items()]
-    common = jnp.result_type(*made)
-    return [a.astype(common) for a in made]
 
 
 def _merge(a: Array, rank: int) -> Array:

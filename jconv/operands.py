@@ -25,6 +25,13 @@ def array(x: ArrayLike, real: bool = False, name: str = "x") -> Array:
     return x
 
 
+def numbers(**arrays: ArrayLike) -> list[Array]:
+    """Arrays of numbers, in their common dtype."""
+    made = [array(value, name=name) for name, value in arrays.items()]
+    common = jnp.result_type(*made)
+    return [a.astype(common) for a in made]
+
+
 def scalar(name: str, value: ArrayLike, dtype) -> ArrayLike:
     """A number, or an array without axes, as the `dtype` that must hold it; Python's 0 as it is."""
     if type(value) in (int, float) and value == 0:

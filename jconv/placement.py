@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -33,6 +33,12 @@ def zeros(shape: Sequence[int], dtype: Any, *like: Any) -> Array:
     made = jnp.zeros(shape, dtype)
     axes = frozenset().union(*map(varying, like))
     return lax.pcast(made, tuple(axes), to="varying") if axes else made
+
+
+def lay(a: Array, mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> Array:
+    """`a` cut over the mesh as `spec` says, where the mesh is explicit; else XLA will see to it."""
+    explicit = AxisType.Explicit in mesh.axis_types
+    return jax.sharding.reshard(a, NamedSharding(mesh, spec)) if explicit else a
 
 
 def whole(a: Array, axes: Sequence[int]) -> Array:

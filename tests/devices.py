@@ -188,6 +188,108 @@ def check_varying_types(case, method):
     assert [a.shape for a in jax.tree.leaves(results)] == [y, x, kernel]
 
 
+# ---------------------------------------------------------------- spatial shards
+
+
+def drawn_shards(seed):
+    """A mesh of 2, 4 or 8, and how it cuts one or two spatial axes and perhaps the batch."""
+    rng = np.random.default_rng(seed)
+    shape, names, cut = (
+        ((2,), ("rows",), (("rows", None), None)),
+        ((4,), ("rows",), ((None, "rows"), None)),
+        ((8,), ("rows",), (("rows", None), None)),
+        ((4, 2), ("rows", "columns"), (("rows", "columns"), None)),
+        ((2, 4), ("batch", "rows"), (("rows", None), "batch")),
+        ((2, 2, 2), ("batch", "rows", "columns"), (("columns", "rows"), "batch")),
+    )[seed % 6]
+    kind = AxisType.Explicit if rng.integers(2) else AxisType.Auto
+    where = jax.make_mesh(
+        shape, names, axis_types=(kind,) * len(names), devices=jax.devices()[: np.prod(shape)]
+    )
+    return rng, {"mesh": where, "axes": cut[0], "batch_axis": cut[1]}
+
+
+def drawn_windows(rng, pooling):
+    """Even sizes and uneven ones, halos within a neighbour and beyond."""
+    taps = tuple(map(int, rng.integers(1, 5, 2)))
+    most = [(t - 1) // 2 if pooling else 5 for t in taps]
+    pads = tuple((int(rng.integers(0, m + 1)), int(rng.integers(0, m + 1))) for m in most)
+    options = {
+        "stride": tuple(map(int, rng.integers(1, 4, 2))),
+        "dilation": tuple(map(int, rng.integers(1, 3, 2))),
+        "padding": str(rng.choice(["same", "valid", "same_lower"])) if rng.integers(2) else pads,
+    }
+    size = (16, 8) if rng.integers(2) else tuple(map(int, rng.integers(8, 20, 2)))
+    return size, taps, options
+
+
+def check_sharded_conv(seed):
+    rng, place = drawn_shards(seed)
+    size, taps, options = drawn_windows(rng, pooling=False)
+    mode = ("constant", "reflect", "symmetric", "edge", "wrap", "constant")[rng.integers(6)]
+    groups = int(rng.integers(1, 3))
+    options |= {
+        "input_dilation": tuple(map(int, rng.integers(1, 3, 2))),
+        "padding_mode": mode,
+        "groups": groups,
+        "flip": bool(rng.integers(2)),
+    }
+    x, kernel = rng.normal(size=(4, *size, 2)), rng.normal(size=(*taps, 2 // groups, 4))
+    value = (jnp.asarray(rng.normal()),) if mode == "constant" else ()
+
+    def conv(f, **place):
+        def apply(x, kernel, *value):
+            extra = {"padding_value": value[0]} if value else {}
+            return f(x, kernel, **options, **extra, **place)
+
+        return jax.jit(with_cotangents(apply))(jnp.asarray(x), jnp.asarray(kernel), *value)
+
+    assert_equal(conv(jconv.sharding.conv, **place), conv(jconv.conv))
+
+
+def check_sharded_pooling(seed, name):
+    rng, place = drawn_shards(seed)
+    size, taps, options = drawn_windows(rng, pooling=True)
+    x = jnp.asarray(rng.normal(size=(4, *size, 3)))
+    options["ceil_mode"] = bool(rng.integers(2))
+
+    def pool(module, **place):
+        return jax.jit(with_cotangents(lambda x: getattr(module, name)(x, taps, **options, **place)))
+
+    assert_equal(pool(jconv.sharding, **place)(x), pool(jconv)(x))
+
+
+def check_no_device_holds_the_whole(kind):
+    """Halos alone travel, and what a device holds falls with the number of devices."""
+
+    def compiled(devices):
+        where = jax.make_mesh(
+            (devices,), ("rows",), axis_types=(kind,), devices=jax.devices()[:devices]
+        )
+        place = {"mesh": where, "axes": ("rows", None)}
+
+        def step(x, kernel):
+            y = jconv.sharding.conv(x, kernel, padding="same", padding_mode="wrap", **place)
+            return jnp.tanh(jconv.sharding.max_pool(y, (2, 2), padding=0, **place))
+
+        x = jax.ShapeDtypeStruct(
+            (1, 512, 64, 4), "float32", sharding=NamedSharding(where, P(None, "rows"))
+        )
+        kernel = jax.ShapeDtypeStruct(
+            (3, 3, 4, 4), "float32", sharding=NamedSharding(where, P())
+        )
+        with jax.set_mesh(where):
+            return jax.jit(with_cotangents(step)).lower(x, kernel).compile()
+
+    programs = {devices: compiled(devices) for devices in (1, 8)}
+    assert "collective-permute" in programs[8].as_text()
+    assert "all-gather" not in programs[8].as_text()
+    one, eight = (programs[devices].memory_analysis() for devices in (1, 8))
+    for kind in ("temp", "argument", "output"):
+        sizes = [getattr(found, f"{kind}_size_in_bytes") for found in (one, eight)]
+        assert sizes[1] < sizes[0] / 4, (kind, sizes)
+
+
 # ---------------------------------------------------------------- the groups
 
 
@@ -220,7 +322,17 @@ def in_small_blocks():
         yield method, check_varying_types, case, method
 
 
-GROUPS = {f.__name__: f for f in (in_jit, in_explicit_mode, in_shard_map, in_small_blocks)}
+def in_shards():
+    for seed in range(18):
+        yield f"conv {seed}", check_sharded_conv, seed
+    for seed in range(12):
+        name = ("max_pool", "avg_pool", "min_pool", "sum_pool")[seed % 4]
+        yield f"{name} {seed}", check_sharded_pooling, seed, name
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        yield f"memory, {kind}", check_no_device_holds_the_whole, kind
+
+
+GROUPS = {f.__name__: f for f in (in_jit, in_explicit_mode, in_shard_map, in_small_blocks, in_shards)}
 
 
 def main(group):
