@@ -14,7 +14,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import ArrayLike
 
 from jconv import adjoint
 from jconv.geometry import Window
@@ -80,14 +79,16 @@ def _sources(
     return turn * period + at // w.input_dilation, needed & (at % w.input_dilation == 0)
 
 
-def gathered(x: Array, axis: int, cut: Cut, value: ArrayLike = 0) -> Array:
-    """What this device's windows read along an axis: its shard, the halos, `value` outside."""
+def gathered(x: Array, axis: int, cut: Cut) -> Array:
+    """What this device's windows read along an axis: of its shard and the halos, zeros outside."""
     static = (axis, cut)
     x = adjoint.linear(exchange, send_back, static, x)
-    x = adjoint.linear(_select, _unselect, static, x)
-    if cut.circular or (isinstance(value, int | float) and value == 0):
-        return x
-    return jnp.where(_row(cut.outside, x, axis, cut), jnp.asarray(value, x.dtype), x)
+    return adjoint.linear(_select, _unselect, static, x)
+
+
+def outside(x: Array, axis: int, cut: Cut) -> Array:
+    """Which positions along an axis are beyond the ends of the whole input, against `x`."""
+    return _row(cut.outside, x, axis, cut)
 
 
 # ---------------------------------------------------------------- halos

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
@@ -22,7 +22,7 @@ from jconv.conv import conv as local_conv
 from jconv.extremes import neutral
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, numbers, wide
-from jconv.padding import crop, grow, padded
+from jconv.padding import crop, grow, outside, padded
 from jconv.placement import lay
 from jconv.pool_options import Pooling, resolved
 from jconv.stages import laid
@@ -285,17 +285,25 @@ def _over_shards(
         for axis, (w, name) in enumerate(zip(windows, spec[lead:-1], strict=True), lead)
         if name is not None
     }
-    zeros = isinstance(value, int | float) and value == 0
+    zeros = mode != "constant" or (isinstance(value, int | float) and value == 0)
     values = [] if zeros else [jnp.asarray(value, x.dtype)]
 
-    def of_shard(x: Array, values: Sequence[Array], operands: Sequence[Array]) -> Array:
-        outside = values[0] if values else 0
-        still = [
-            Window(x.shape[axis], 1) if axis in cuts else w for axis, w in enumerate(windows, lead)
+    def still(size: Sequence[int]) -> list[Window]:
+        """The windows, with single entries along the axes that are cut."""
+        return [
+            Window(n, 1) if axis in cuts else w
+            for axis, (n, w) in enumerate(zip(size, windows, strict=True), lead)
         ]
-        x = padded(x, still, mode, outside)
+
+    def of_shard(x: Array, values: Sequence[Array], operands: Sequence[Array]) -> Array:
+        x = padded(x, still(x.shape[lead:-1]), mode)
         for axis, cut in cuts.items():
-            x = halos.gathered(x, axis, cut, outside)
+            x = halos.gathered(x, axis, cut)
+        if values:
+            beyond = jnp.asarray(lax.expand_dims(outside(still((1,) * len(windows))), range(lead)))
+            for axis, cut in cuts.items():
+                beyond = beyond | halos.outside(x, axis, cut)
+            x = jnp.where(beyond, values[0], x)
         return local(x, *operands)
 
     whole = PartitionSpec()

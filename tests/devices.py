@@ -254,15 +254,16 @@ def check_sharded_pooling(seed, name):
     options["ceil_mode"] = bool(rng.integers(2))
 
     def pool(module, **place):
-        return jax.jit(with_cotangents(lambda x: getattr(module, name)(x, taps, **options, **place)))
+        operation = getattr(module, name)
+        return jax.jit(with_cotangents(lambda x: operation(x, taps, **options, **place)))
 
     assert_equal(pool(jconv.sharding, **place)(x), pool(jconv)(x))
 
 
 def check_no_device_holds_the_whole(kind):
-    """Halos alone travel, and what a device holds falls with the number of devices."""
+    """Halos alone travel. Of eight devices each needs what one needs for an eighth of the rows."""
 
-    def compiled(devices):
+    def compiled(devices, rows):
         where = jax.make_mesh(
             (devices,), ("rows",), axis_types=(kind,), devices=jax.devices()[:devices]
         )
@@ -273,7 +274,7 @@ def check_no_device_holds_the_whole(kind):
             return jnp.tanh(jconv.sharding.max_pool(y, (2, 2), padding=0, **place))
 
         x = jax.ShapeDtypeStruct(
-            (1, 512, 64, 4), "float32", sharding=NamedSharding(where, P(None, "rows"))
+            (1, rows, 64, 4), "float32", sharding=NamedSharding(where, P(None, "rows"))
         )
         kernel = jax.ShapeDtypeStruct(
             (3, 3, 4, 4), "float32", sharding=NamedSharding(where, P())
@@ -281,13 +282,14 @@ def check_no_device_holds_the_whole(kind):
         with jax.set_mesh(where):
             return jax.jit(with_cotangents(step)).lower(x, kernel).compile()
 
-    programs = {devices: compiled(devices) for devices in (1, 8)}
-    assert "collective-permute" in programs[8].as_text()
-    assert "all-gather" not in programs[8].as_text()
-    one, eight = (programs[devices].memory_analysis() for devices in (1, 8))
+    one, eight = compiled(1, 512), compiled(8, 4096)
+    assert "collective-permute" in eight.as_text()
+    assert "all-gather" not in eight.as_text()
     for kind in ("temp", "argument", "output"):
-        sizes = [getattr(found, f"{kind}_size_in_bytes") for found in (one, eight)]
-        assert sizes[1] < sizes[0] / 4, (kind, sizes)
+        sizes = [
+            getattr(program.memory_analysis(), f"{kind}_size_in_bytes") for program in (one, eight)
+        ]
+        assert sizes[1] < 1.1 * sizes[0], (kind, sizes)
 
 
 # ---------------------------------------------------------------- the groups
@@ -332,7 +334,8 @@ def in_shards():
         yield f"memory, {kind}", check_no_device_holds_the_whole, kind
 
 
-GROUPS = {f.__name__: f for f in (in_jit, in_explicit_mode, in_shard_map, in_small_blocks, in_shards)}
+ALL = (in_jit, in_explicit_mode, in_shard_map, in_small_blocks, in_shards)
+GROUPS = {f.__name__: f for f in ALL}
 
 
 def main(group):
