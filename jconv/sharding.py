@@ -234,6 +234,8 @@ def _spec(mesh, axes, batch_axis, x: Array, rank: int) -> PartitionSpec:
         raise geometry.wrong("axes", f"hold one entry for each of {rank} spatial axes", axes)
     given = [("axes", name) for name in names] + [("batch_axis", batch_axis)]
     for argument, name in given:
+        if not isinstance(name, str | None):
+            raise geometry.mistyped(argument, "name axes of the mesh", name)
         if name is not None and name not in mesh.axis_names:
             raise geometry.wrong(argument, f"name axes of the mesh, {mesh.axis_names}", repr(name))
     used = [name for _, name in given if name is not None]

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from jconv.channels import accumulator, swap_channels
 from jconv.geometry import Spec, transposed
@@ -143,5 +142,8 @@ def _channels(a: Array) -> Array:
 
 
 def _row_major(a: Array) -> Array:
-    """`a` with its last axis next to itself in memory: XLA would leave a transpose undone."""
-    return with_layout_constraint(lax.optimization_barrier(a), Layout(tuple(range(a.ndim))))
+    """`a` with its last axis next to itself in memory: XLA would leave a transpose undone.
+
+    All entries in a row have one layout only. (A layout constraint is nothing `jax.export` saves.)
+    """
+    return lax.optimization_barrier(a.reshape(-1)).reshape(a.shape)
