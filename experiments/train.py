@@ -12,7 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import checkpoints, comparison, data, pictures, training
+import jax
+import numpy as np
+
+from experiments import checkpoints, comparison, data, devices, pictures, training
 
 _RESULTS = Path(__file__).parent / "results"
 _QUICK = {"data": "digits", "epochs": 2, "rounds": 3, "results": _RESULTS / "quick"}
@@ -35,6 +38,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint-dir", type=Path, help="where the run is saved (RESULTS/checkpoints)")
     add("--save-every", type=int, default=50, help="steps between checkpoints")
     add("--resume", action="store_true", help="go on with the run saved there")
+    add("--mesh", help="devices that share the work, batch=2,rows=2 say (all, along the batch)")
+    add("--distributed", action="store_true", help="be one of the launcher's processes")
+    add("--coordinator", help="HOST:PORT of the first process, where the launcher does not say it")
+    add("--processes", type=int, help="how many there are, likewise")
+    add("--process", type=int, help="which of them this is, from 0 on, likewise")
     add("--quick", action="store_true", help="a small run, in seconds")
     if parser.parse_args(arguments).quick:
         parser.set_defaults(**_QUICK)
@@ -51,13 +59,18 @@ def _begin(options: argparse.Namespace, trainer: training.Trainer) -> checkpoint
         saved = checkpoints.restore(options.checkpoint_dir, settings, like=new.state)
         print(f"Resuming after step {saved.step} of {trainer.steps}.")
         return saved
-    if aside := checkpoints.set_aside(options.checkpoint_dir):
+    aside = checkpoints.set_aside(options.checkpoint_dir) if jax.process_index() == 0 else None
+    devices.wait()
+    if aside:
         print(f"The checkpoints of an earlier run are now in {aside}.")
     return new
 
 
 def _report(options: argparse.Namespace, trainer: training.Trainer, run: checkpoints.Checkpoint):
     """Prints the table, and leaves it with the history and the pictures in the results."""
+    # Both are about one device, and about the first process alone.
+    trainer = trainer._replace(mesh=None)
+    run = run._replace(state=jax.tree.map(np.asarray, run.state))
     found = comparison.compare(trainer, run.state, options.rounds)
     accuracy = run.history["test_accuracy"][-1]
     print(_table(trainer, accuracy, found))
@@ -93,13 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     recipe = training.Recipe(options.epochs, options.batch, options.seed, options.learning_rate)
     try:
-        trainer = training.prepare(recipe, data.load(options.data))
+        if options.distributed or options.coordinator:
+            devices.join(options.coordinator, options.processes, options.process)
+        mesh = devices.make_mesh(options.mesh)
+        trainer = training.prepare(recipe, data.load(options.data), mesh)
         begin = _begin(options, trainer)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"experiments.train: {error}")
     save = functools.partial(checkpoints.save, options.checkpoint_dir, training.settings(trainer))
     run = training.fit(trainer, begin, save, options.save_every)
-    _report(options, trainer, run)
+    if jax.process_index() == 0:
+        _report(options, trainer, run)
 
 
 if __name__ == "__main__":

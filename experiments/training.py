@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from experiments import net
+from experiments import devices, net
 from experiments.augment import shifted
 from experiments.checkpoints import Checkpoint
 from experiments.data import Dataset
@@ -45,26 +46,32 @@ class State(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """A recipe made ready for a set of images."""
+    """A recipe made ready for a set of images, and the devices that share the work, if many."""
 
     recipe: Recipe
     dataset: Dataset
     steps_per_epoch: int
     steps: int
     optimizer: optax.GradientTransformation
+    mesh: Mesh | None = None
 
 
-def prepare(recipe: Recipe, dataset: Dataset) -> Trainer:
+def prepare(recipe: Recipe, dataset: Dataset, mesh: Mesh | None = None) -> Trainer:
     """Adam, with a warm-up and then a cosine down to zero."""
     count = len(dataset.train_images)
     if not 1 <= recipe.batch <= count:
         raise ValueError(f"`batch` must be 1 to {count}, the training images; got {recipe.batch}.")
+    parts = 1 if mesh is None else devices.images_of(mesh)
+    if recipe.batch % parts:
+        raise ValueError(
+            f"`batch` must be a multiple of {parts}, the parts it is cut in; got {recipe.batch}."
+        )
     if recipe.epochs < 1:
         raise ValueError(f"`epochs` must be at least 1; got {recipe.epochs}.")
     steps_per_epoch = count // recipe.batch
     steps = recipe.epochs * steps_per_epoch
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, steps // 10, steps)
-    return Trainer(recipe, dataset, steps_per_epoch, steps, optax.adam(schedule))
+    return Trainer(recipe, dataset, steps_per_epoch, steps, optax.adam(schedule), mesh)
 
 
 def settings(trainer: Trainer) -> dict[str, Any]:
@@ -81,11 +88,15 @@ def start(trainer: Trainer) -> Checkpoint:
     init = jax.jit(net.init, static_argnames=("image_shape", "classes"))
     params = init(key, dataset.train_images.shape[1:], len(dataset.names))
     state = State(jnp.int32(0), params, jax.jit(trainer.optimizer.init)(params))
+    if trainer.mesh is not None:
+        state = devices.everywhere(state, trainer.mesh)
     return Checkpoint(0, state, {"loss": [], "accuracy": [], "test_loss": [], "test_accuracy": []})
 
 
 @functools.partial(
-    jax.jit, static_argnames=("optimizer", "layers", "seed", "reach"), donate_argnames="state"
+    jax.jit,
+    static_argnames=("optimizer", "layers", "seed", "reach", "mesh"),
+    donate_argnames="state",
 )
 def _step(
     state: State,
@@ -96,6 +107,7 @@ def _step(
     layers: net.Layers,
     seed: int,
     reach: int,
+    mesh: Mesh | None,
 ) -> tuple[State, jax.Array, jax.Array]:
     images = shifted(jax.random.fold_in(jax.random.key(seed), state.step), images, reach)
     (loss, accuracy), gradient = jax.value_and_grad(net.loss, has_aux=True)(
@@ -103,7 +115,8 @@ def _step(
     )
     updates, optimizer_state = optimizer.update(gradient, state.optimizer)
     params = cast(net.Params, optax.apply_updates(state.params, updates))
-    return State(state.step + 1, params, optimizer_state), loss, accuracy
+    after = State(state.step + 1, params, optimizer_state), loss, accuracy
+    return after if mesh is None else devices.kept_everywhere(after, mesh)
 
 
 def stepper(trainer: Trainer, layers: net.Layers) -> Callable[..., tuple[State, Any, Any]]:
@@ -115,6 +128,7 @@ def stepper(trainer: Trainer, layers: net.Layers) -> Callable[..., tuple[State, 
         layers=layers,
         seed=trainer.recipe.seed,
         reach=size // _PIXELS_PER_SHIFT,
+        mesh=trainer.mesh,
     )
 
 
@@ -143,19 +157,26 @@ def _scores(params: net.Params, images: jax.Array) -> jax.Array:
     return net.logits(params, images, net.HAND_DERIVED)
 
 
+def layers_of(trainer: Trainer) -> net.Layers:
+    """What the net is trained with, on the trainer's devices."""
+    return net.HAND_DERIVED if trainer.mesh is None else devices.layers(trainer.mesh)
+
+
 def fit(
     trainer: Trainer, begin: Checkpoint, save: Callable[[Checkpoint], None], save_every: int
 ) -> Checkpoint:
     """Goes on from a checkpoint to the last step, saving every so many steps and at the end."""
     recipe, dataset = trainer.recipe, trainer.dataset
-    step, state, history = copy.deepcopy(begin)  # since a step uses up the state it is given
-    advance = stepper(trainer, net.HAND_DERIVED)
+    step, state, history = begin.step, begin.state, copy.deepcopy(begin.history)
+    state = jax.tree.map(jnp.copy, state)  # since a step uses up the state it is given
+    advance = stepper(trainer, layers_of(trainer))
     rows = batches(len(dataset.train_images), recipe.batch, recipe.seed, first=step)
     with _progress(trainer, step) as bar:
         for chosen in itertools.islice(rows, trainer.steps - step):
-            state, loss, accuracy = advance(
-                state, dataset.train_images[chosen], dataset.train_labels[chosen]
-            )
+            batch = dataset.train_images[chosen], dataset.train_labels[chosen]
+            if trainer.mesh is not None:
+                batch = [devices.by_batch(part, trainer.mesh) for part in batch]
+            state, loss, accuracy = advance(state, *batch)
             step += 1
             history["loss"].append(float(loss))
             history["accuracy"].append(float(accuracy))
@@ -171,7 +192,8 @@ def fit(
 def _progress(trainer: Trainer, step: int) -> tqdm:
     batch = trainer.recipe.batch
     total, initial = trainer.steps * batch, step * batch
-    return tqdm(total=total, initial=initial, unit=" images", unit_scale=True)
+    quiet = jax.process_index() > 0
+    return tqdm(total=total, initial=initial, unit=" images", unit_scale=True, disable=quiet)
 
 
 def _test(state: State, dataset: Dataset, history: dict[str, list[float]]) -> None:

@@ -31,6 +31,7 @@ from jconv import flax as flax
 from jconv import lax as lax
 from jconv import matrix as matrix
 from jconv import ndimage as ndimage
+from jconv import sharding as sharding
 from jconv import signal as signal
 from jconv import spectrum as spectrum
 from jconv import testing as testing

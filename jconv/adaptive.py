@@ -18,9 +18,11 @@ from jconv import adjoint, folds, geometry
 from jconv.extremes import extremes, winners
 from jconv.geometry import Ints, Window
 from jconv.operands import array, inexact, require_key, wide
+from jconv.placement import placed
 from jconv.stages import laid
 
 
+@placed("x")
 def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
     """The mean of every bin.
 
@@ -60,6 +62,7 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
     return y.astype(x.dtype)
 
 
+@placed("x")
 def adaptive_max_pool(
     x: ArrayLike, output_size: Ints, *, return_indices: bool = False
 ) -> Array | tuple[Array, Array]:
@@ -90,6 +93,7 @@ def adaptive_max_pool(
     return winners(y, windows, _places([b.at for b in bins], x)) if wanted else extremes(y, windows)
 
 
+@placed("x")
 def fractional_max_pool(
     key: ArrayLike,
     x: ArrayLike,

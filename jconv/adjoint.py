@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax import Array, lax
 
+from jconv.placement import varying
+
 
 def bilinear(plain: Callable, left: Callable, right: Callable, static: Any, a: Array, b: Array):
     """`plain(static, a, b)`, linear in `a` and in `b`, with its two adjoints as its rule.
@@ -34,25 +36,27 @@ def bilinear(plain: Callable, left: Callable, right: Callable, static: Any, a: A
     return ruled(a, b)
 
 
-def linear(plain: Callable, adjoint: Callable, static: Any, a: Array):
-    """`plain(static, a)`, linear in `a`, with its adjoint as its rule.
+def linear(plain: Callable, adjoint: Callable, static: Any, a: Array, *indices: Array):
+    """`plain(static, a, *indices)`, linear in `a`, with its adjoint as its rule.
 
-    <plain(a), c> == <a, adjoint(c)>
+    <plain(a), c> == <a, adjoint(c)>, for the same arrays of integers
     """
 
     @jax.custom_vjp
-    def ruled(a):
-        return plain(static, a)
+    def ruled(a, *indices):
+        return plain(static, a, *indices)
 
-    def forward(a):
+    def forward(a, *indices):
         # Nothing of `a` is needed but its type; an empty slice carries that and frees the rest.
-        return plain(static, a), lax.slice(a, (0,) * a.ndim, (0,) * a.ndim)
+        type_of_a = lax.slice(a, (0,) * a.ndim, (0,) * a.ndim)
+        return plain(static, a, *indices), (type_of_a, indices)
 
-    def backward(type_of_a, c):
-        return (_cotangent(adjoint(static, c), type_of_a),)
+    def backward(saved, c):
+        type_of_a, indices = saved
+        return _cotangent(adjoint(static, c, *indices), type_of_a), *(None,) * len(indices)
 
     ruled.defvjp(forward, backward)
-    return ruled(a)
+    return ruled(a, *indices)
 
 
 def selection(
@@ -127,11 +131,7 @@ def _cotangent(c: Array, primal: Array) -> Array:
     Inside `shard_map`, a primal that every device shares gets one cotangent, the sum over the
     devices.
     """
-    surplus = _varying(c) - _varying(primal)
+    surplus = varying(c) - varying(primal)
     if surplus:
         c = lax.psum(c, tuple(surplus))
     return c.astype(primal.dtype)
-
-
-def _varying(a: Array) -> frozenset:
-    return frozenset(jax.typeof(a).manual_axis_type.varying)

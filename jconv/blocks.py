@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from jconv.geometry import Window
 from jconv.padding import cut, embed
+from jconv.placement import zeros
 
 # Scratch a block. From 1 to 12 MiB a face alone is as fast, but a whole training step whose scratch
 # passes 32 MiB has its pages mapped anew at every call (glibc's largest threshold), which took an
@@ -87,6 +88,7 @@ def sum_blocks(blocks: Blocks, f: Callable[[Array | int], Array]) -> Array:
     """`f(step)` added up over every step."""
     if blocks.steps == 1:
         return f(0)
-    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(f, 0))
+    term = jax.eval_shape(f, 0)
+    zero = zeros(term.shape, term.dtype, term)
     total, _ = lax.scan(lambda acc, i: (acc + f(i), None), zero, jnp.arange(blocks.steps))
     return total

@@ -20,8 +20,10 @@ from jconv.call import Call, check, check_paired
 from jconv.faces import evaluate
 from jconv.geometry import Ints, Padding
 from jconv.operands import merged, numbers, scalar
+from jconv.placement import placed
 
 
+@placed("x", "kernel", axes=lambda x, kernel: (*x[:-1], kernel[-1]))
 def conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -89,6 +91,7 @@ def conv(
     return y.reshape(*call.batch, *y.shape[1:])
 
 
+@placed("y", "kernel", axes=lambda y, kernel: (*y[:-1], kernel[-2]))
 def conv_transpose(
     y: ArrayLike,
     kernel: ArrayLike,
@@ -160,6 +163,7 @@ def conv_transpose(
     return call.unpad(x.reshape(*batch, *x.shape[1:]))
 
 
+@placed("y_bar", axes=lambda y_bar: (None, y_bar[-1]))
 def kernel_gradient(
     x: ArrayLike,
     y_bar: ArrayLike,

@@ -18,6 +18,7 @@ from jconv import geometry
 from jconv.call import check_map
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array
+from jconv.placement import placed
 from jconv.pool_options import Pooling, resolved
 from jconv.sparse import all_reads, conv_entries, pool_entries
 from jconv.tables import blocks, reads
@@ -25,6 +26,7 @@ from jconv.tables import blocks, reads
 __all__ = ["conv_matrix", "index_pattern", "pool_matrix", "toeplitz"]
 
 
+@placed(axes=tuple)  # not cut
 def toeplitz(column: ArrayLike, row: ArrayLike | None = None) -> Array:
     """The Toeplitz matrix of a first column and a first row.
 
@@ -90,6 +92,7 @@ def _pattern(w: Window) -> np.ndarray:
     return reads(w).T[:, :, None] == np.arange(w.size)
 
 
+@placed(axes=tuple)  # not cut
 def conv_matrix(
     kernel: ArrayLike,
     size: Ints,

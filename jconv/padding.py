@@ -17,8 +17,10 @@ from jax.typing import ArrayLike
 from jconv import adjoint, geometry
 from jconv.geometry import Window
 from jconv.operands import array, scalar
+from jconv.placement import placed
 
 
+@placed("x")
 def pad(
     x: ArrayLike,
     padding: Sequence[Sequence[int]],
@@ -92,8 +94,8 @@ def padded(
     y = adjoint.linear(_pad, _unpad, static, x) if custom_vjp else _pad(static, x)
     if mode != "constant" or (isinstance(value, int | float) and value == 0):
         return y
-    outside = np.broadcast_to(_outside(windows), y.shape)
-    return jnp.where(outside, jnp.asarray(value, y.dtype), y)
+    beyond = np.broadcast_to(outside(windows), y.shape)
+    return jnp.where(beyond, jnp.asarray(value, y.dtype), y)
 
 
 def unpadded(
@@ -104,7 +106,7 @@ def unpadded(
     return adjoint.linear(_unpad, _pad, static, y) if custom_vjp else _unpad(static, y)
 
 
-def _outside(windows: Sequence[Window]) -> np.ndarray:
+def outside(windows: Sequence[Window]) -> np.ndarray:
     """True at the positions that padding added, `[*extent, 1]`."""
     inside = np.ones((1,) * (len(windows) + 1), bool)
     for axis, w in enumerate(windows):

@@ -20,10 +20,12 @@ from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, scalar, wide
 from jconv.padding import crop, grow, padded
+from jconv.placement import placed
 from jconv.pool_options import Pooling, resolved
 from jconv.stages import laid
 
 
+@placed("x")
 def max_pool(
     x: ArrayLike,
     window: Ints,
@@ -73,6 +75,7 @@ def max_pool(
     )
 
 
+@placed("x")
 def min_pool(
     x: ArrayLike,
     window: Ints,
@@ -109,6 +112,7 @@ def min_pool(
     )
 
 
+@placed("x")
 def avg_pool(
     x: ArrayLike,
     window: Ints,
@@ -158,6 +162,7 @@ def avg_pool(
     return total.astype(call.x.dtype)
 
 
+@placed("x")
 def sum_pool(
     x: ArrayLike,
     window: Ints,
@@ -192,6 +197,7 @@ def sum_pool(
     return _folded(folds.SUM, call)
 
 
+@placed("x")
 def prod_pool(
     x: ArrayLike,
     window: Ints,
@@ -227,6 +233,7 @@ def prod_pool(
     return _folded(folds.PRODUCT, call)
 
 
+@placed("x")
 def logsumexp_pool(
     x: ArrayLike,
     window: Ints,
@@ -270,6 +277,7 @@ def logsumexp_pool(
     return _finite(y, lambda y: y * temperature).astype(x.dtype)
 
 
+@placed("x")
 def lp_pool(
     x: ArrayLike,
     window: Ints,
@@ -314,6 +322,7 @@ def lp_pool(
     return _folded(folds.norm(p), call)
 
 
+@placed("x")
 def blur_pool(
     x: ArrayLike,
     window: Ints,
@@ -364,6 +373,7 @@ def blur_pool(
     return (y / 2 ** (rank * (taps - 1))).astype(x.dtype)
 
 
+@placed("x")
 def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
     """Every `stride`-th position.
 

@@ -10,8 +10,10 @@ from jax.typing import ArrayLike
 from jconv import adjoint, geometry
 from jconv.geometry import Ints
 from jconv.operands import array
+from jconv.placement import placed
 
 
+@placed("y")
 def max_unpool(y: ArrayLike, indices: ArrayLike, size: Ints) -> Array:
     """Puts `y` back at `indices`, zeros elsewhere.
 
@@ -46,27 +48,24 @@ def max_unpool(y: ArrayLike, indices: ArrayLike, size: Ints) -> Array:
         raise geometry.wrong("indices", f"have the shape {y.shape} of y", f"shape {indices.shape}")
     batch, channels = y.shape[: -len(size) - 1], y.shape[-1]
     flat = (math.prod(batch), math.prod(y.shape[len(batch) : -1]), channels)
-    static = (indices.reshape(flat), math.prod(size))
-    y = y.reshape(flat)
+    y, indices, positions = y.reshape(flat), indices.reshape(flat), math.prod(size)
     if jnp.issubdtype(y.dtype, jnp.inexact):
-        x = adjoint.linear(_put, _take, static, y)
+        x = adjoint.linear(_put, _take, positions, y, indices)
     else:
-        x = _put(static, y)
+        x = _put(positions, y, indices)
     return x.reshape(*batch, *size, channels)
 
 
-def _put(static, y: Array) -> Array:
+def _put(size: int, y: Array, indices: Array) -> Array:
     """`[batch, out, c]` to `[batch, size, c]`."""
-    indices, size = static
     at = jnp.where((indices >= 0) & (indices < size), indices, size)
     batch, _, channels = y.shape
     x = jnp.zeros((batch, size, channels), y.dtype)
     return x.at[_batch(batch), at, _channel(channels)].set(y, mode="drop")
 
 
-def _take(static, x: Array) -> Array:
+def _take(size: int, x: Array, indices: Array) -> Array:
     """What stands at the indices, 0 where one is outside."""
-    indices, size = static
     batch, _, channels = x.shape
     at = jnp.where((indices >= 0) & (indices < size), indices, size)
     return x.at[_batch(batch), at, _channel(channels)].get(mode="fill", fill_value=0)

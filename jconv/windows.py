@@ -19,8 +19,10 @@ from jconv import adjoint, geometry
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, scalar
 from jconv.padding import crop, grow, padded, unpadded
+from jconv.placement import placed
 
 
+@placed("x")
 def unfold(
     x: ArrayLike,
     taps: Ints,
@@ -82,6 +84,7 @@ def _windows_of(x, taps, stride, amounts, dilation, input_dilation, mode, value,
     return made, padded(x, made, mode, scalar("padding_value", value, x.dtype), custom_vjp)
 
 
+@placed("patches")
 def fold(
     patches: ArrayLike,
     size: Ints,

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
-from jconv import curvature, filters, flax, lax, matrix, spectrum, testing
+from jconv import curvature, filters, flax, lax, matrix, sharding, spectrum, testing
 from tests import definition
 from tests.cases import dense, each_method
 from tests.compare import assert_close
 from tests.effort import drawn
-from tests.public import MODULES
+from tests.modules import MODULES
 
 X = dense((2, 6, 5, 4), "float32", 0)
 KERNEL = dense((3, 2, 4, 6), "float32", 1)
@@ -32,6 +32,7 @@ LAX = {
     "lhs": np.moveaxis(X, -1, 1), "rhs": KERNEL.transpose(3, 2, 0, 1), "window_strides": (1, 2),
     "padding": "SAME",
 }  # fmt: skip
+PLACE = {"mesh": jax.make_mesh((1, 1), ("rows", "columns")), "axes": ("rows", None)}
 RIGHT = {
     jconv.conv: {"x": X, "kernel": KERNEL},
     jconv.conv_transpose: {"y": Y, "kernel": KERNEL},
@@ -82,6 +83,11 @@ RIGHT = {
     filters.laplace_of_gaussian: {"sigma": 1.5},
     filters.channel_mean: {"channels": 3},
     filters.apply: {"image": X, "taps": X[0, :3, :2, 0]},
+    sharding.conv: {"x": X, "kernel": KERNEL, **PLACE},
+    sharding.max_pool: POOL | PLACE,
+    sharding.min_pool: POOL | PLACE,
+    sharding.avg_pool: POOL | PLACE,
+    sharding.sum_pool: POOL | PLACE,
     testing.assert_adjoint: {"f": jnp.sin, "f_adjoint": jnp.sin, "x": X, "y": X},
     testing.assert_rule: {"f_custom": jnp.sin, "f_plain": jnp.sin, "args": (X,)},
     testing.assert_agree: {"f": jnp.sin, "g": jnp.sin, "args": (X,)},
@@ -89,10 +95,14 @@ RIGHT = {
 
 PER_EXAMPLE = [curvature.per_example_kernel_gradients, curvature.per_example_kernel_norms]
 PAIRED = [jconv.kernel_gradient, *PER_EXAMPLE, curvature.kronecker_factors]
-FACES = [jconv.conv, jconv.conv_transpose, jconv.kernel_gradient, jconv.plan, *PER_EXAMPLE]
+FACES = [
+    jconv.conv, jconv.conv_transpose, jconv.kernel_gradient, jconv.plan, sharding.conv,
+    *PER_EXAMPLE,
+]  # fmt: skip
+SHARDED_POOLS = [sharding.max_pool, sharding.min_pool, sharding.avg_pool, sharding.sum_pool]
 PLAIN_POOLS = [
     jconv.max_pool, jconv.min_pool, jconv.avg_pool, jconv.sum_pool, jconv.prod_pool,
-    jconv.logsumexp_pool, jconv.lp_pool,
+    jconv.logsumexp_pool, jconv.lp_pool, *SHARDED_POOLS,
 ]  # fmt: skip
 POOLS = [*PLAIN_POOLS, jconv.blur_pool]
 ADAPTIVE = [jconv.adaptive_avg_pool, jconv.adaptive_max_pool]
@@ -373,6 +383,27 @@ TABLE = [
             ((2, 5), ValueError, "hold at least one window .*; got size 2 .* for 3 taps.*"),
         ],
     ),
+    (
+        [sharding.conv, *SHARDED_POOLS],
+        "mesh",
+        [(1, TypeError, "be a jax.sharding.Mesh; got 1 of .*")],
+    ),
+    (
+        [sharding.conv, *SHARDED_POOLS],
+        "axes",
+        [
+            ("rows", TypeError, "hold a name or None for each spatial axis; got 'rows' of .*"),
+            ((1, None), TypeError, "name axes of the mesh; got 1 of type int"),
+            (("rows",), ValueError, "hold one entry for each of 2 spatial axes; got ('rows',)"),
+            (("rows", "x"), ValueError, "name axes of the mesh, ('rows', 'columns'); got 'x'"),
+            (("rows", "rows"), ValueError, "use each axis of the mesh once, .*; got .*"),
+        ],
+    ),
+    (
+        [sharding.conv, *SHARDED_POOLS],
+        "batch_axis",
+        [(1, TypeError, "name axes of the mesh; got 1 of type int")],
+    ),
     (ADAPTIVE, "output_size", TAPS),
     ([jconv.fractional_max_pool], "output_size", [*INTS, *NONE]),
     ([jconv.blur_pool], "stride", [*INTS, *NONE]),
@@ -610,6 +641,10 @@ TOGETHER = [
 ]  # fmt: skip
 
 
+def named(function):
+    return f"{function.__module__}.{function.__name__}"
+
+
 def literal(message):
     """`message` as a pattern in which only `.*` is special."""
     return ".*".join(map(re.escape, message.split(".*")))
@@ -640,11 +675,7 @@ def test_every_public_function_is_here():
     assert set(RIGHT) == {function for function, *_ in ROWS}
 
 
-@pytest.mark.parametrize(
-    "function",
-    [f for f in RIGHT if f not in LAWS],
-    ids=lambda f: f"{f.__module__}.{f.__name__}",
-)
+@pytest.mark.parametrize("function", [f for f in RIGHT if f not in LAWS], ids=named)
 def test_what_the_table_departs_from_is_right(function):
     trace(function, RIGHT[function])
 
@@ -652,7 +683,7 @@ def test_what_the_table_departs_from_is_right(function):
 @pytest.mark.parametrize(
     ("function", "changes", "error", "message"),
     ROWS,
-    ids=[f"{row[0].__name__}-{'-'.join(row[1])}-{i}" for i, row in enumerate(ROWS)],
+    ids=[f"{named(row[0])}-{'-'.join(row[1])}-{i}" for i, row in enumerate(ROWS)],
 )
 def test_refused(function, changes, error, message):
     arguments = RIGHT[function] | changes

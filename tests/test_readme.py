@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.public import MODULES
+from tests.modules import MODULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

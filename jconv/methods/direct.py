@@ -19,6 +19,7 @@ from jax import Array, lax
 from jconv.channels import swap_channels
 from jconv.geometry import Spec, spread
 from jconv.padding import crop, grow
+from jconv.placement import whole
 
 
 class Pairing(NamedTuple):
@@ -104,8 +105,8 @@ def _convolve(
             lhs = _explicit(lhs, i + 1, axis)
             axes[i] = axis._replace(lhs=lhs.shape[i + 1], lhs_dilation=1, low=0)
     return lax.conv_general_dilated(
-        lhs,
-        rhs,
+        whole(lhs, dims.lhs_spec[2:]),
+        whole(rhs, dims.rhs_spec[2:]),
         window_strides=[a.stride for a in axes],
         padding=[(a.low, a.high) for a in axes],
         lhs_dilation=[a.lhs_dilation for a in axes],

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from jconv.channels import accumulator, swap_channels
 from jconv.geometry import Spec, transposed
 from jconv.padding import crop, cut, embed, grow
+from jconv.placement import zeros
 
 # How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first
 # cache.
@@ -54,8 +54,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     xp = grow(xp, len(spec.taps), [(0, max(rows.reach - last.extent, 0), 0)])
     y = grow(y, len(spec.taps), [(0, rows.blocks * rows.length - last.out, 0)])
     xp, y = _row_major(xp), _row_major(y)
-    zero = jnp.zeros((rows.length, *y.shape[-2:]), y.dtype)
-    zeros = (zero,) * count
+    nothing = (zeros((rows.length, *y.shape[-2:]), y.dtype, xp, y),) * count
 
     def at_leading_taps(_, tap):
         def step(index, sums):
@@ -65,7 +64,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
                 sums = tuple(s + term for s, term in zip(sums, terms, strict=True))
             return sums
 
-        sums = lax.fori_loop(0, rows.steps, step, zeros)
+        sums = lax.fori_loop(0, rows.steps, step, nothing)
         return None, jnp.stack([s.sum(0) for s in sums])
 
     taps = list(product(*map(range, spec.taps[:-1])))
@@ -143,5 +142,8 @@ def _channels(a: Array) -> Array:
 
 
 def _row_major(a: Array) -> Array:
-    """`a` with its last axis next to itself in memory: XLA would leave a transpose undone."""
-    return with_layout_constraint(lax.optimization_barrier(a), Layout(tuple(range(a.ndim))))
+    """`a` with its last axis next to itself in memory: XLA would leave a transpose undone.
+
+    All entries in a row have one layout only. (A layout constraint is nothing `jax.export` saves.)
+    """
+    return lax.optimization_barrier(a.reshape(-1)).reshape(a.shape)

@@ -1,0 +1,38 @@
+"""On eight devices every public function does what it does on one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jconv
+from tests.public import PUBLIC
+
+ROOT = Path(__file__).parents[1]
+EIGHT = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+GROUPS = {
+    "in_jit": 4,
+    "in_explicit_mode": len(PUBLIC) + 2,
+    "in_shard_map": 2 * len(PUBLIC),
+    "in_small_blocks": 19,
+    "in_shards": 32,
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_on_eight_devices(group):
+    """The checks of `tests.devices`, each a line of what went wrong."""
+    command = [sys.executable, "-W", "error", "-m", "tests.devices", group]
+    run = subprocess.run(command, cwd=ROOT, env=EIGHT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    found = dict(map(json.loads, run.stdout.splitlines()))
+    assert not {name: wrong for name, wrong in found.items() if wrong}
+    assert len(found) == GROUPS[group]
+
+
+def test_every_public_function_is_among_them():
+    covered = {public.name.partition(",")[0] for public in PUBLIC}
+    assert set(jconv.__all__) - {"plan"} <= covered

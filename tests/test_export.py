@@ -1,0 +1,49 @@
+"""One machine exports for every platform: each public function, saved, loaded and called."""
+
+import jax
+import numpy as np
+import pytest
+
+import jconv
+from tests.cases import conv_case
+from tests.compare import assert_close
+from tests.public import each_public
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def with_cotangents(f):
+    def value_and_cotangents(*arrays):
+        y, transpose = jax.vjp(f, *arrays)
+        return y, transpose(y)
+
+    return value_and_cotangents
+
+
+@each_public
+def test_exported_for_all_called_on_one(public):
+    f, arrays = jax.jit(with_cotangents(public.apply)), public.arrays("float32")
+    exported = jax.export.export(f, platforms=PLATFORMS)(*arrays)
+    loaded = jax.export.deserialize(exported.serialize())
+    assert loaded.platforms == PLATFORMS
+
+    def check(a, b):
+        assert_close(a, np.asarray(b), "float32", terms=100)
+
+    jax.tree.map(check, loaded.call(*arrays), f(*arrays))
+
+
+@pytest.mark.parametrize("platform", PLATFORMS[1:])
+@pytest.mark.parametrize("taps", [(70,), (3, 3), (3, 3, 3)], ids=len)
+@pytest.mark.parametrize("groups", [1, 16])
+def test_accelerators_get_convolutions_and_no_loop(taps, groups, platform):
+    """Of sizes for which a CPU gets other methods, in loops."""
+    case = conv_case("", tuple(t + 9 for t in taps), taps, (16, 16), groups=groups, padding="same")
+    arguments = [jax.ShapeDtypeStruct(shape, "float32") for shape in case.shapes[:2]]
+    f = jax.jit(with_cotangents(lambda x, kernel: jconv.conv(x, kernel, **case.options)))
+
+    def program(platform):
+        return jax.export.export(f, platforms=[platform])(*arguments).mlir_module()
+
+    assert program(platform).count("stablehlo.convolution") == 3
+    assert "stablehlo.while" not in program(platform)
