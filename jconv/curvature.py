@@ -26,6 +26,7 @@ from jconv.methods import METHODS
 from jconv.methods.patches import planar_rows
 from jconv.operands import array, inexact, merged, numbers
 from jconv.padding import embed
+from jconv.placement import placed
 from jconv.windows import gather_patches
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 
+@placed("x", "y_bar", axes=lambda x, y_bar: (x[0], y_bar[-1]))
 def per_example_kernel_gradients(
     x: ArrayLike,
     y_bar: ArrayLike,
@@ -90,6 +92,7 @@ def per_example_kernel_gradients(
     return _unflipped(call.spec, g, [1]).reshape(*call.batch, *g.shape[1:])
 
 
+@placed("x", axes=lambda x: x[:1])
 def per_example_kernel_norms(
     x: ArrayLike,
     y_bar: ArrayLike,
@@ -162,6 +165,7 @@ class KroneckerFactors(NamedTuple):
     output: Array
 
 
+@placed(axes=tuple)  # not cut
 def kronecker_factors(
     x: ArrayLike,
     y_bar: ArrayLike,

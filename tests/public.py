@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import jconv
-from jconv import matrix
+from jconv import curvature, matrix
 from tests.cases import dense
 
 ROWS, SIZE = 8, (8, 5)
@@ -74,6 +74,24 @@ PUBLIC = (
         lambda x, y: jconv.kernel_gradient(x, y, (3, 2), **SAME),
         (X, Y),
         ("br..", "br.c"),
+    ),
+    Public(
+        "curvature.per_example_kernel_gradients",
+        lambda x, y: curvature.per_example_kernel_gradients(x, y, (3, 2), **SAME),
+        (X, Y),
+        ("br..", "br.c"),
+    ),
+    Public(
+        "curvature.per_example_kernel_norms",
+        lambda x, y: curvature.per_example_kernel_norms(x, y, (3, 2), **SAME),
+        (X, Y),
+        ("br..", "br.c"),
+    ),
+    Public(
+        "curvature.kronecker_factors",
+        lambda x, y: curvature.kronecker_factors(x, y, (3, 2), **SAME).input,
+        (X, Y),
+        ("br..", "br.."),
     ),
     of_x("unfold", lambda x: jconv.unfold(x, (3, 2), **SAME)),
     Public(
