@@ -106,8 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     recipe = training.Recipe(options.epochs, options.batch, options.seed, options.learning_rate)
     try:
-        if options.distributed or options.coordinator:
-            devices.join(options.coordinator, options.processes, options.process)
+        place = options.coordinator, options.processes, options.process
+        if options.distributed or any(part is not None for part in place):
+            devices.join(*place)
         mesh = devices.make_mesh(options.mesh)
         trainer = training.prepare(recipe, data.load(options.data), mesh)
         begin = _begin(options, trainer)

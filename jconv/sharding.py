@@ -70,7 +70,7 @@ def conv(
     Raises:
       ValueError, TypeError: as `jconv.conv`; and axes that are not the mesh's.
 
-    Source: Jin et al. (2018), section 3.1.
+    Source: Jin, Ginsburg, Keutzer (2018).
 
     >>> mesh = jax.make_mesh((1,), ("rows",))
     >>> x, kernel = jnp.array([[1], [2], [3], [4]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)

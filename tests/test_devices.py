@@ -18,7 +18,7 @@ GROUPS = {
     "in_explicit_mode": len(PUBLIC) + 2,
     "in_shard_map": 2 * len(PUBLIC),
     "in_small_blocks": 19,
-    "in_shards": 32,
+    "in_shards": 22,
 }
 
 
