@@ -11,6 +11,7 @@ def strict_jax():
     """Float64 exists, and nothing broadcasts or promotes unasked. Doctests keep JAX's defaults."""
     with (
         jax.enable_x64(True),
+        jax.enable_checks(True),
         jax.numpy_rank_promotion("raise"),
         jax.numpy_dtype_promotion("strict"),
     ):
