@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 import jconv
 from jconv import blocks, curvature, each
@@ -21,6 +21,7 @@ from jconv.testing import assert_rule
 from tests import definition, strategies
 from tests.cases import CONV_CASES, METHODS, conv_case, dense, each_case
 from tests.compare import assert_close
+from tests.effort import drawn
 
 TELLING = (
     "rank 1, no batch axis", "rank 3", "rank 4", "two batch axes", "uncovered tail", "dilation",
@@ -109,7 +110,7 @@ def test_definition(case):
     assert_defined(case, "float32")
 
 
-@settings(max_examples=6)
+@drawn(4)
 @given(case=strategies.conv_cases())
 def test_definition_of_drawn_options(case):
     assert_defined(case, "float64")
@@ -197,6 +198,7 @@ def test_an_empty_batch():
 def test_rule_of_gradients_to_second_order(case):
     x, _, y = case.data("float64")
 
+    @functools.partial(jax.jit, static_argnames="custom_vjp")
     def gradients(x, y, **options):
         return per_example_kernel_gradients(x, y, case.taps, **case.options, **options)
 
