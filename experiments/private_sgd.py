@@ -1,4 +1,4 @@
-"""Train with differential privacy: gradients clipped one by one, by their norms alone. (2 minutes)
+"""Train with differential privacy: gradients clipped one by one, by their norms alone. (3 minutes)
 
 DP-SGD (Abadi et al., 2016) scales the gradient of every example down to a norm of at most `clip`
 and adds Gaussian noise to their sum. `per_example_kernel_norms` gives the norms without the
