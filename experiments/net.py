@@ -75,8 +75,12 @@ def feature_maps(params: Params, images: jax.Array, layers: Layers) -> list[jax.
 
 def logits(params: Params, images: jax.Array, layers: Layers) -> jax.Array:
     """`[batch, classes]` for images `[batch, height, width, channels]`."""
-    *_, last = feature_maps(params, images, layers)
-    return last.reshape(len(images), -1) @ params["dense"]["kernel"] + params["dense"]["bias"]
+    return readout(params, feature_maps(params, images, layers)[-1])
+
+
+def readout(params: Params, maps: jax.Array) -> jax.Array:
+    """The dense layer, which makes logits of the last maps."""
+    return maps.reshape(len(maps), -1) @ params["dense"]["kernel"] + params["dense"]["bias"]
 
 
 def measure(scores: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -74,7 +74,7 @@ def per_example_kernel_gradients(
     Raises:
       ValueError, TypeError: as `kernel_gradient`.
 
-    Source: Goodfellow (2015); Rochette, Manoel, Tramel (2019), section 3.
+    Source: Goodfellow (2015); Rochette, Manoel, Tramel (2019).
 
     >>> x, y_bar = jnp.array([[[1], [2]], [[3], [4]]]), jnp.array([[[1]], [[10]]])
     >>> per_example_kernel_gradients(x, y_bar, (2,)).squeeze()
@@ -133,7 +133,7 @@ def per_example_kernel_norms(
     Raises:
       ValueError, TypeError: as `kernel_gradient`.
 
-    Source: Goodfellow (2015); Bu, Mao, Xu (2022), section 3.
+    Source: Goodfellow (2015); Bu, Mao, Xu (2022), section 4.
 
     >>> x, y_bar = jnp.array([[[3.0], [4.0]], [[6.0], [8.0]]]), jnp.ones((2, 1, 1))
     >>> per_example_kernel_norms(x, y_bar, (2,))
@@ -217,7 +217,7 @@ def kronecker_factors(
     Raises:
       ValueError, TypeError: as `kernel_gradient`; no examples, or an unknown approximation.
 
-    Source: Grosse and Martens (2016), section 3; Eschenhagen et al. (2023), section 3.
+    Source: Grosse and Martens (2016), section 3.1; Eschenhagen et al. (2023).
 
     >>> x, y_bar = jnp.array([[[1.0], [2.0], [3.0]]]), jnp.array([[[1.0], [2.0]]])
     >>> kronecker_factors(x, y_bar, (2,)).input

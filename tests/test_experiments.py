@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from experiments import (
     checkpoints,
@@ -21,11 +22,15 @@ from experiments import (
     guide,
     interrupt,
     matrices,
+    natural_gradient,
+    net,
+    private_sgd,
     spectral_norm,
     train,
     training,
 )
 from experiments.__main__ import scripts
+from jconv.curvature import KroneckerFactors
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,6 +126,52 @@ def test_no_patch_is_in_training_and_test():
     assert min(len(data.train), len(data.test)) > 50
     seen = {patch.tobytes() for patch in data.train}
     assert not any(patch.tobytes() in seen for patch in data.test)
+
+
+# Single examples and curvature
+
+
+def test_clipped_gradients_agree_and_are_clipped(tmp_path, capsys):
+    options = ["--quick", "--batch", "16", "--epochs", "1", "--noises", "0", "2"]
+    private_sgd.main([*options, "--results", str(tmp_path)])
+    found = json.loads((tmp_path / "private_sgd.json").read_text())
+    assert max(way["difference"] for way in found["ways"].values()) < 1e-5
+    assert "epsilon 2.5 at delta 1e-05" in capsys.readouterr().out
+    assert found["accuracy"]["0.0"] > 0.5
+
+
+def test_one_clipped_gradient_has_the_norm_of_the_clip():
+    dataset = data.load("digits")
+    params = net.init(jax.random.key(0), (8, 8, 1), 10)
+    images, labels = dataset.train_images[:1], dataset.train_labels[:1]
+    gradient = jax.jit(private_sgd.by_norms)
+    whole, clipped = (ravel_pytree(gradient(params, images, labels, c))[0] for c in (1e6, 0.1))
+    np.testing.assert_allclose(np.linalg.norm(clipped), 0.1, rtol=1e-4)
+    np.testing.assert_allclose(clipped / 0.1, whole / np.linalg.norm(whole), atol=1e-5)
+
+
+def test_natural_gradient_divides_by_the_damped_fisher_matrix():
+    rng = np.random.default_rng(0)
+    a, g, b = (m @ m.T for m in (rng.normal(size=(n, n)) for n in (6, 4, 5)))
+    gradient, bias = rng.normal(size=(3, 2, 4)), rng.normal(size=5)
+    with jax.enable_x64(True):
+        factors = KroneckerFactors(jax.numpy.asarray(a), jax.numpy.asarray(g))
+        fisher = {"layer": {"kernel": factors, "bias": b}}
+        gradients = jax.tree.map(jax.numpy.asarray, {"layer": {"kernel": gradient, "bias": bias}})
+        steps = natural_gradient.natural(gradients, fisher, 0.3)["layer"]
+    share = np.sqrt(np.trace(a) / 6 / (np.trace(g) / 4))
+    damped = np.kron(a + np.sqrt(0.3) * share * np.eye(6), g + np.sqrt(0.3) / share * np.eye(4))
+    np.testing.assert_allclose(damped @ np.ravel(steps["kernel"]), gradient.ravel(), atol=1e-9)
+    damped = b + 0.3 * np.eye(5)
+    np.testing.assert_allclose(damped @ np.asarray(steps["bias"]), bias, atol=1e-9)
+
+
+def test_natural_gradient_steps_go_further_than_gradient_steps(tmp_path):
+    natural_gradient.main(["--quick", "--results", str(tmp_path)])
+    found = json.loads((tmp_path / "natural_gradient.json").read_text())
+    assert found["K-FAC"]["loss"][-1] < 0.6 * found["SGD, rate 0.1"]["loss"][-1]
+    assert found["K-FAC"]["accuracy"] > 0.95
+    assert (tmp_path / "natural_gradient.png").exists()
 
 
 # Training
