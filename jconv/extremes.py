@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
+from jconv.batches import in_batches
 from jconv.geometry import Window
 from jconv.padding import embed
 from jconv.stages import (
@@ -27,6 +28,7 @@ from jconv.stages import (
     blocked_sum,
     enclosed,
     few,
+    held,
     laid,
     shifted,
     spread,
@@ -50,6 +52,12 @@ def extremes(
     x: Array, windows: Sequence[Window], least: bool = False, custom_vjp: bool = True
 ) -> Array:
     """The greatest (or `least`) entry of every window."""
+    static = tuple(windows), least, custom_vjp
+    return in_batches(_extremes, static, x, len(windows), held(windows), custom_vjp)
+
+
+def _extremes(static: tuple[Windows, bool, bool], x: Array) -> Array:
+    windows, least, custom_vjp = static
     *_, (_, y, _) = _evaluate(x, windows, least, custom_vjp)
     return y
 

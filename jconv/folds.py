@@ -10,7 +10,7 @@ associative: a fold of folds is a fold, and long windows are folded axis by axis
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
+from jconv.batches import in_batches
 from jconv.geometry import Window
 from jconv.stages import (
     FEW,
@@ -29,6 +30,7 @@ from jconv.stages import (
     enclosed,
     exists,
     few,
+    held,
     kept,
     shifted,
     spread,
@@ -65,6 +67,12 @@ class Fold(NamedTuple):
 
 def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The fold of every window."""
+    static = fold, tuple(windows), custom_vjp
+    return in_batches(_folded, static, x, len(windows), held(windows), custom_vjp)
+
+
+def _folded(static: tuple[Fold, Windows, bool], x: Array) -> Array:
+    fold, windows, custom_vjp = static
     windows = tuple(map(tight, windows))
     x = enclosed(x, windows, fold.fill)
     if few(windows):
@@ -78,8 +86,8 @@ def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = T
 
 def _between(fold: Fold, y: Array, rank: int) -> Array:
     """What one stage leaves, as one array for the taps of the next."""
-    held = jnp.issubdtype(y.dtype, jnp.floating) and not fold.linear
-    return y if held else written(y, [(0, 0)] * rank)
+    alone = jnp.issubdtype(y.dtype, jnp.floating) and not fold.linear
+    return y if alone else written(y, [(0, 0)] * rank)
 
 
 def _along(
@@ -288,6 +296,7 @@ LOG_SUM_EXP = _sloped(_log_sum_exp, _log_sum_exp_slope, fill=-np.inf)
 # ---------------------------------------------------------------- norm
 
 
+@cache
 def norm(p: float) -> Fold:
     """The fold by a p-norm, 1 <= p < inf."""
     return _sloped(partial(_norm, p), partial(_norm_slope, p), fill=0)

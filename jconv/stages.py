@@ -111,6 +111,13 @@ def few(windows: Windows) -> bool:
     return math.prod(w.taps for w in windows) <= FEW
 
 
+def held(windows: Windows) -> int:
+    """About how many arrays as large as the input a pooling and its gradient hold at once."""
+    if few(windows):
+        return 4 if any(w.low or w.high for w in windows) else 0
+    return 4 * sum(w.taps.bit_length() for w in windows)
+
+
 def tight(w: Window) -> Window:
     """The window, where there is but one, without the tail that it does not cover."""
     return dataclasses.replace(w, high=w.high + w.covered - w.extent) if w.out == 1 else w
