@@ -18,55 +18,52 @@ from jconv.blocks import at_once, split
 BATCH_BYTES = 24 * 2**20
 
 
-class Static(NamedTuple):
-    """`f(static, x)`, of so many images at a time."""
+class Turns(NamedTuple):
+    """`f(static, ...)`, over arrays of so many leading axes, of so many images at a time."""
 
-    f: Callable[[Any, Array], Array]
+    f: Callable
     static: Any
+    lead: int
     images: int
 
 
-def in_batches(
-    f: Callable[[Any, Array], Array], static: Any, x: Array, rank: int, held: int, custom_vjp: bool
-) -> Array:
-    """`f(static, x)`, of `[*batch, *size, c]`, where `f` holds `held` arrays as large as `x`.
+def in_turns(f: Callable, static: Any, x: Array, rank: int, held: int, custom_vjp: bool) -> Array:
+    """`f(static, x)` of `[*batch, *size, c]`, where `f` holds `held` arrays as large as `x`.
 
-    The rule computes `f` again, a few images at a time, so that nothing held is kept but `x`.
+    Its rule computes `f` again, turn by turn, rather than keep what it held.
     """
     lead = x.ndim - rank - 1
-    n, size = math.prod(x.shape[:lead]), x.shape[lead:]
-    image_bytes = held * math.prod(size) * x.dtype.itemsize
-    if n * image_bytes <= BATCH_BYTES or n == 1:
+    n = math.prod(x.shape[:lead])
+    image_bytes = held * math.prod(x.shape[lead:]) * x.dtype.itemsize
+    if n < 2 or n * image_bytes <= BATCH_BYTES:
         return f(static, x)
-    made = Static(f, static, split(n, 1, image_bytes, BATCH_BYTES).images)
-    plain, flat = partial(at_once, _forward), x.reshape(n, *size)
-    if custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact):
-        y = adjoint.pointwise(plain, partial(at_once, _backward), made, flat)
-    else:
-        y = plain(made, flat)
-    return y.reshape(*x.shape[:lead], *y.shape[1:])
+    turns = Turns(f, static, lead, split(n, 1, image_bytes, BATCH_BYTES).images)
+    plain = partial(at_once, _forward)
+    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
+        return plain(turns, x)
+    return adjoint.pointwise(plain, partial(at_once, _backward), turns, x)
 
 
-def _forward(made: Static, x: Array) -> Array:
-    return _by_turns(partial(made.f, made.static), made.images, x)
+def _forward(turns: Turns, x: Array) -> Array:
+    return _taken(turns, partial(turns.f, turns.static), x)
 
 
-def _backward(made: Static, x: Array, y: Array, y_bar: Array) -> list[Array]:
+def _backward(turns: Turns, x: Array, y: Array, y_bar: Array) -> list[Array]:
     def pull(x: Array, y_bar: Array) -> Array:
-        return jax.vjp(partial(made.f, made.static), x)[1](y_bar)[0]
+        return jax.vjp(partial(turns.f, turns.static), x)[1](y_bar)[0]
 
-    return [_by_turns(pull, made.images, x, y_bar)]
+    return [_taken(turns, pull, x, y_bar)]
 
 
-def _by_turns(f: Callable[..., Array], images: int, *arrays: Array) -> Array:
-    """`f(*arrays)`; on CPU, of a few images at a time."""
+def _taken(turns: Turns, f: Callable[..., Array], *arrays: Array) -> Array:
+    """`f(*arrays)`; on CPU in turns."""
+    batch = arrays[0].shape[: turns.lead]
+    # A turn of one image in an axis of its own would make XLA:CPU copy whole arrays.
+    images = () if turns.images == 1 else (turns.images,)
 
-    def mapped(*arrays: Array) -> Array:
-        # Steps of one image in an axis of their own would make XLA:CPU copy whole arrays.
-        if images == 1:
-            return lax.map(lambda image: f(*image), arrays)
-        steps = [a.reshape(-1, images, *a.shape[1:]) for a in arrays]
+    def in_turns(*arrays: Array) -> Array:
+        steps = [a.reshape(-1, *images, *a.shape[turns.lead :]) for a in arrays]
         parts = lax.map(lambda step: f(*step), steps)
-        return parts.reshape(-1, *parts.shape[2:])
+        return parts.reshape(*batch, *parts.shape[1 + len(images) :])
 
-    return lax.platform_dependent(*arrays, cpu=mapped, default=f)
+    return lax.platform_dependent(*arrays, cpu=in_turns, default=f)

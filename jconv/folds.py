@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
-from jconv.batches import in_batches
+from jconv.batches import in_turns
 from jconv.geometry import Window
 from jconv.stages import (
     FEW,
@@ -27,6 +27,7 @@ from jconv.stages import (
     beyond,
     blocked_sum,
     cells,
+    cropped,
     enclosed,
     exists,
     few,
@@ -68,19 +69,23 @@ class Fold(NamedTuple):
 def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The fold of every window."""
     static = fold, tuple(windows), custom_vjp
-    return in_batches(_folded, static, x, len(windows), held(windows), custom_vjp)
+    return in_turns(_folded, static, x, len(windows), held(windows), custom_vjp)
 
 
 def _folded(static: tuple[Fold, Windows, bool], x: Array) -> Array:
     fold, windows, custom_vjp = static
-    windows = tuple(map(tight, windows))
-    x = enclosed(x, windows, fold.fill)
+    x, windows = cropped(x, [tight(w) for w in windows])
     if few(windows):
-        return _stage(fold, tuple(w.padded() for w in windows), x, custom_vjp)
+        return _stage(fold, windows, x, custom_vjp)
     rank = len(windows)
     for axis in reversed(range(rank)):
-        x = x if axis == rank - 1 else _between(fold, x, rank)
-        x = _along(fold, x, rank, axis, step(windows[axis]), custom_vjp)
+        w = windows[axis]
+        if w.low or w.high:
+            padding = along(x.shape[-rank - 1 : -1], axis, 1, 1, 1, (w.low, w.high))
+            x = enclosed(x, padding, fold.fill)
+        elif axis < rank - 1:
+            x = _between(fold, x, rank)
+        x = _along(fold, x, rank, axis, step(w), custom_vjp)
     return x
 
 
@@ -155,7 +160,7 @@ def _stage(fold: Fold, windows: Windows, x: Array, custom_vjp: bool) -> Array:
     """The fold of every window in one loop."""
 
     def plain(windows, x):
-        return fold.of(views(x, windows))
+        return fold.of(views(x, windows, fold.fill))
 
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return plain(windows, x)
@@ -219,7 +224,7 @@ def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> A
     axis = next((axis for axis, w in enumerate(windows) if w.taps > 1), len(windows))
     if any(w.taps > 1 for w in windows[axis + 1 :]):
         inner = tuple(Window(w.size, 1) if a <= axis else w for a, w in enumerate(windows))
-        products = _multiplied(views(x, inner))
+        products = _multiplied(views(x, inner, 1))
         outer = [Window(w.out, 1) for w in inner]
         outer[axis] = windows[axis]
         y_bar = _multiplied_adjoint(tuple(outer), products, y, y_bar)
