@@ -27,8 +27,10 @@ class Turns(NamedTuple):
     images: int
 
 
-def in_turns(f: Callable, static: Any, x: Array, rank: int, held: int, custom_vjp: bool) -> Array:
-    """`f(static, x)` of `[*batch, *size, c]`, where `f` holds `held` arrays as large as `x`.
+def in_turns(
+    f: Callable, static: Any, x: Array, *scalars: Array, rank: int, held: int, custom_vjp: bool
+) -> Array:
+    """`f(static, x, *scalars)` of `[*batch, *size, c]`, where `f` holds `held` arrays like `x`.
 
     Its rule computes `f` again, turn by turn, rather than keep what it held.
     """
@@ -36,34 +38,40 @@ def in_turns(f: Callable, static: Any, x: Array, rank: int, held: int, custom_vj
     n = math.prod(x.shape[:lead])
     image_bytes = held * math.prod(x.shape[lead:]) * x.dtype.itemsize
     if n < 2 or n * image_bytes <= BATCH_BYTES:
-        return f(static, x)
+        return f(static, x, *scalars)
     turns = Turns(f, static, lead, split(n, 1, image_bytes, BATCH_BYTES).images)
     plain = partial(at_once, _forward)
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
-        return plain(turns, x)
-    return adjoint.pointwise(plain, partial(at_once, _backward), turns, x)
+        return plain(turns, x, *scalars)
+    return adjoint.pointwise(plain, partial(at_once, _backward), turns, x, *scalars)
 
 
-def _forward(turns: Turns, x: Array) -> Array:
-    return _taken(turns, partial(turns.f, turns.static), x)
+def _forward(turns: Turns, x: Array, *scalars: Array) -> Array:
+    return _taken(turns, lambda x: turns.f(turns.static, x, *scalars), x)
 
 
-def _backward(turns: Turns, x: Array, y: Array, y_bar: Array) -> list[Array]:
-    def pull(x: Array, y_bar: Array) -> Array:
-        return jax.vjp(partial(turns.f, turns.static), x)[1](y_bar)[0]
+def _backward(turns: Turns, x: Array, *others: Array) -> tuple[Array, ...]:
+    *scalars, _, y_bar = others
 
-    return [_taken(turns, pull, x, y_bar)]
+    def pull(x: Array, y_bar: Array) -> tuple[Array, ...]:
+        return jax.vjp(partial(turns.f, turns.static), x, *scalars)[1](y_bar)
+
+    return _taken(turns, pull, x, y_bar)
 
 
-def _taken(turns: Turns, f: Callable[..., Array], *arrays: Array) -> Array:
-    """`f(*arrays)`; on CPU in turns."""
+def _taken(turns: Turns, f: Callable, *arrays: Array) -> Any:
+    """`f(*arrays)`; on CPU in turns, where the scalars among its results are added up."""
     batch = arrays[0].shape[: turns.lead]
     # A turn of one image in an axis of its own would make XLA:CPU copy whole arrays.
     images = () if turns.images == 1 else (turns.images,)
 
-    def in_turns(*arrays: Array) -> Array:
-        steps = [a.reshape(-1, *images, *a.shape[turns.lead :]) for a in arrays]
-        parts = lax.map(lambda step: f(*step), steps)
+    def joined(parts: Array) -> Array:
+        if parts.ndim == 1:
+            return parts.sum()
         return parts.reshape(*batch, *parts.shape[1 + len(images) :])
 
-    return lax.platform_dependent(*arrays, cpu=in_turns, default=f)
+    def by_turns(*arrays: Array) -> Any:
+        steps = [a.reshape(-1, *images, *a.shape[turns.lead :]) for a in arrays]
+        return jax.tree.map(joined, lax.map(lambda step: f(*step), steps))
+
+    return lax.platform_dependent(*arrays, cpu=by_turns, default=f)

@@ -52,7 +52,9 @@ def extremes(
 ) -> Array:
     """The greatest (or `least`) entry of every window."""
     static = tuple(windows), least, custom_vjp
-    return in_turns(_extremes, static, x, len(windows), held(windows), custom_vjp)
+    return in_turns(
+        _extremes, static, x, rank=len(windows), held=held(windows), custom_vjp=custom_vjp
+    )
 
 
 def _extremes(static: tuple[Windows, bool, bool], x: Array) -> Array:

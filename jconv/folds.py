@@ -69,7 +69,9 @@ class Fold(NamedTuple):
 def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The fold of every window."""
     static = fold, tuple(windows), custom_vjp
-    return in_turns(_folded, static, x, len(windows), held(windows), custom_vjp)
+    return in_turns(
+        _folded, static, x, rank=len(windows), held=held(windows), custom_vjp=custom_vjp
+    )
 
 
 def _folded(static: tuple[Fold, Windows, bool], x: Array) -> Array:
