@@ -129,7 +129,7 @@ def _plan(windows: Windows, least: bool) -> list[Stage]:
             size[axis] -= sum(padding)
             made = along(size, axis, *run, padding)
             plan.append(_stage(made, seen, least))
-            seen[axis], padding = _sees(made[axis], seen[axis]).any(1), (0, 0)
+            seen[axis], padding = np.asarray(_sees(made[axis], seen[axis]).any(1)), (0, 0)
     return plan
 
 

@@ -55,13 +55,13 @@ def over(w: Window, bounds: tuple[int, int]) -> Window:
     return dataclasses.replace(w, size=n, low=low, high=w.extent - low - n)
 
 
-def enclosed(x: Array, windows: Windows, fill=0) -> Array:
+def enclosed(x: Array, windows: Sequence[Window], fill: float = 0) -> Array:
     """`x` with `fill` around, as an array that views read without bounds tests."""
     around = [(w.low, w.high) for w in windows]
     return written(x, around, fill) if any(map(any, around)) else x
 
 
-def written(x: Array, around: Sequence[tuple[int, int]], fill=0) -> Array:
+def written(x: Array, around: Sequence[tuple[int, int]], fill: float = 0) -> Array:
     """`x` with `fill` around its spatial axes, as an array of its own.
 
     XLA:CPU computes an array again for every entry that is read of it, whatever barrier stands
@@ -89,7 +89,7 @@ def kept(x: Array) -> Array:
     return x / jnp.where(x == x, one, two)
 
 
-def views(x: Array, windows: Windows, fill=0) -> list[Array]:
+def views(x: Array, windows: Sequence[Window], fill: float = 0) -> list[Array]:
     """What each tap reads of `x` with `fill` around, row-major."""
     x = enclosed(x, windows, fill)
     inner = [w.padded() for w in windows]
@@ -111,16 +111,17 @@ def along(
 ) -> Windows:
     """A window along one axis of an input of this size, and single entries along the others."""
     still = [Window(n, 1) for n in size]
-    still[axis] = Window(size[axis], taps, stride, *padding, dilation)
+    low, high = padding
+    still[axis] = Window(size[axis], taps, stride, low, high, dilation)
     return tuple(still)
 
 
-def few(windows: Windows) -> bool:
+def few(windows: Sequence[Window]) -> bool:
     """Whether one fused loop over all the taps is best."""
     return math.prod(w.taps for w in windows) <= FEW
 
 
-def held(windows: Windows) -> int:
+def held(windows: Sequence[Window]) -> int:
     """About how many arrays as large as the input a pooling and its gradient hold at once."""
     if few(windows):
         return 4 if any(w.low or w.high for w in windows) else 0
