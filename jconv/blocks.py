@@ -4,7 +4,8 @@ A block is a few whole images, or a few rows (positions of the first spatial axi
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,15 @@ def split(n: int, rows: int, row_bytes: int, budget: int | None = None) -> Block
     most = min(budget // max(rows * row_bytes, 1), n)
     images = max(d for d in range(1, most + 1) if n % d == 0)
     return Blocks(n, images, 1, rows)
+
+
+@partial(jax.jit, static_argnums=(0, 1), inline=True)
+def at_once(f: Callable, static: Any, *arrays: Array) -> Any:
+    """`f(static, *arrays)`, compiled as one program when called eagerly.
+
+    A loop within would compile anew at every call. Inside another `jit` this leaves no trace.
+    """
+    return f(static, *arrays)
 
 
 def map_blocks(blocks: Blocks, f: Callable[[Array | int], Array], rows: int) -> Array:

@@ -16,11 +16,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import adjoint, each, geometry
-from jconv.blocks import sum_blocks
+from jconv.blocks import at_once, sum_blocks
 from jconv.call import Call, check_paired
 from jconv.channels import accumulator, matmul
 from jconv.each import map_examples
-from jconv.faces import at_once
 from jconv.geometry import Ints, Padding, Spec
 from jconv.methods import METHODS
 from jconv.methods.patches import planar_rows

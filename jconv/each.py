@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv import adjoint
-from jconv.blocks import BLOCK_BYTES
-from jconv.faces import at_once, evaluate
+from jconv.blocks import BLOCK_BYTES, at_once
+from jconv.faces import evaluate
 from jconv.geometry import Spec
 
 

@@ -18,15 +18,16 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
+from jconv.batches import in_turns
 from jconv.geometry import Window
-from jconv.padding import embed
 from jconv.stages import (
     FEW,
     Windows,
     along,
     blocked_sum,
-    enclosed,
+    cropped,
     few,
+    held,
     laid,
     shifted,
     spread,
@@ -50,6 +51,14 @@ def extremes(
     x: Array, windows: Sequence[Window], least: bool = False, custom_vjp: bool = True
 ) -> Array:
     """The greatest (or `least`) entry of every window."""
+    static = tuple(windows), least, custom_vjp
+    return in_turns(
+        _extremes, static, x, rank=len(windows), held=held(windows), custom_vjp=custom_vjp
+    )
+
+
+def _extremes(static: tuple[Windows, bool, bool], x: Array) -> Array:
+    windows, least, custom_vjp = static
     *_, (_, y, _) = _evaluate(x, windows, least, custom_vjp)
     return y
 
@@ -62,7 +71,7 @@ def winners(
     custom_vjp: bool = True,
 ) -> tuple[Array, Array]:
     """The greatest (or `least`) entry of every window, and its entry of `places`, -1 for none."""
-    places = embed(places, [tight(w) for w in windows], -1)
+    places, _ = cropped(places, [tight(w) for w in windows])
     lead = x.ndim - len(windows) - 1
     places = jnp.broadcast_to(places, (*x.shape[:lead], *places.shape[lead:-1], x.shape[-1]))
     stages = list(_evaluate(x, windows, least, custom_vjp))
@@ -75,9 +84,8 @@ def _evaluate(
     x: Array, windows: Sequence[Window], least: bool, custom_vjp: bool
 ) -> Iterator[tuple[Stage, Array, Array]]:
     """Every stage, with its values and its winning taps."""
-    windows = tuple(map(tight, windows))
+    x, windows = cropped(x, [tight(w) for w in windows])
     plan = _plan(windows, least)
-    x = enclosed(x, windows, neutral(x.dtype, least))
     differentiable = jnp.issubdtype(x.dtype, jnp.inexact)
     for stage in plan:
         if differentiable:
@@ -107,18 +115,21 @@ def positions(size: Sequence[int], ndim: int) -> Array:
 
 
 def _plan(windows: Windows, least: bool) -> list[Stage]:
-    """The stages of windows over an input that is padded already."""
+    """The stages of windows. The first along an axis pads it."""
     inside = [
         (np.arange(w.extent) >= w.low) & (np.arange(w.extent) < w.low + w.size) for w in windows
     ]
     if few(windows):
-        return [_stage(tuple(w.padded() for w in windows), inside, least)]
-    plan = []
+        return [_stage(windows, inside, least)]
+    plan, seen = [], [np.ones(w.size, bool) for w in windows]
     for axis in reversed(range(len(windows))):
-        for taps, stride, dilation in _runs(*step(windows[axis])):
-            made = along([len(entries) for entries in inside], axis, taps, stride, dilation)
-            plan.append(_stage(made, inside, least))
-            inside[axis] = np.asarray(_sees(made[axis], inside[axis]).any(1))
+        seen[axis], padding = inside[axis], (windows[axis].low, windows[axis].high)
+        for run in _runs(*step(windows[axis])):
+            size = [len(entries) for entries in seen]
+            size[axis] -= sum(padding)
+            made = along(size, axis, *run, padding)
+            plan.append(_stage(made, seen, least))
+            seen[axis], padding = np.asarray(_sees(made[axis], seen[axis]).any(1)), (0, 0)
     return plan
 
 
@@ -152,7 +163,7 @@ def _stage(windows: Windows, inside: Sequence[np.ndarray], least: bool) -> Stage
 
 def _choose(stage: Stage, x: Array) -> tuple[Array, Array]:
     """The best entry of every window, and its tap."""
-    seen = views(x, stage.windows)
+    seen = views(x, stage.windows, neutral(x.dtype, stage.least))
     best = reduce(lax.min if stage.least else lax.max, seen)
     return best, _winners(stage, seen, best)
 
@@ -189,7 +200,7 @@ def _first(windows: Windows, firsts: Sequence[np.ndarray], ndim: int) -> Array:
 def _gather(stage: Stage, winners: Array, x: Array, missing=0) -> Array:
     """The entries of `x` at the winners; `missing` where there is none."""
     y = jnp.full(winners.shape, missing, x.dtype)
-    for tap, seen in enumerate(views(x, stage.windows)):
+    for tap, seen in enumerate(views(x, stage.windows, missing)):
         y = jnp.where(winners == tap, seen, y)
     return y
 

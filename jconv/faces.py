@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +33,6 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     if cpu == default and cpu not in REWRITES:  # the same rewrite may lead to different ends
         return on_cpu(a, b)
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
-
-
-@partial(jax.jit, static_argnums=(0, 1), inline=True)
-def at_once(f: Callable, static: Any, *arrays: Array) -> Any:
-    """`f(static, *arrays)`, compiled as one program when called eagerly, for the same reason."""
-    return f(static, *arrays)
 
 
 def _auto(face: str, spec: Spec, platform: str, a: Array, b: Array) -> Array:

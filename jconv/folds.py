@@ -10,7 +10,7 @@ associative: a fold of folds is a fold, and long windows are folded axis by axis
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
+from jconv.batches import in_turns
 from jconv.geometry import Window
 from jconv.stages import (
     FEW,
@@ -26,9 +27,11 @@ from jconv.stages import (
     beyond,
     blocked_sum,
     cells,
+    cropped,
     enclosed,
     exists,
     few,
+    held,
     kept,
     shifted,
     spread,
@@ -65,21 +68,33 @@ class Fold(NamedTuple):
 
 def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The fold of every window."""
-    windows = tuple(map(tight, windows))
-    x = enclosed(x, windows, fold.fill)
+    static = fold, tuple(windows), custom_vjp
+    return in_turns(
+        _folded, static, x, rank=len(windows), held=held(windows), custom_vjp=custom_vjp
+    )
+
+
+def _folded(static: tuple[Fold, Windows, bool], x: Array) -> Array:
+    fold, windows, custom_vjp = static
+    x, windows = cropped(x, [tight(w) for w in windows])
     if few(windows):
-        return _stage(fold, tuple(w.padded() for w in windows), x, custom_vjp)
+        return _stage(fold, windows, x, custom_vjp)
     rank = len(windows)
     for axis in reversed(range(rank)):
-        x = x if axis == rank - 1 else _between(fold, x, rank)
-        x = _along(fold, x, rank, axis, step(windows[axis]), custom_vjp)
+        w = windows[axis]
+        if w.low or w.high:
+            padding = along(x.shape[-rank - 1 : -1], axis, 1, 1, 1, (w.low, w.high))
+            x = enclosed(x, padding, fold.fill)
+        elif axis < rank - 1:
+            x = _between(fold, x, rank)
+        x = _along(fold, x, rank, axis, step(w), custom_vjp)
     return x
 
 
 def _between(fold: Fold, y: Array, rank: int) -> Array:
     """What one stage leaves, as one array for the taps of the next."""
-    held = jnp.issubdtype(y.dtype, jnp.floating) and not fold.linear
-    return y if held else written(y, [(0, 0)] * rank)
+    alone = jnp.issubdtype(y.dtype, jnp.floating) and not fold.linear
+    return y if alone else written(y, [(0, 0)] * rank)
 
 
 def _along(
@@ -147,7 +162,7 @@ def _stage(fold: Fold, windows: Windows, x: Array, custom_vjp: bool) -> Array:
     """The fold of every window in one loop."""
 
     def plain(windows, x):
-        return fold.of(views(x, windows))
+        return fold.of(views(x, windows, fold.fill))
 
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return plain(windows, x)
@@ -211,7 +226,7 @@ def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> A
     axis = next((axis for axis, w in enumerate(windows) if w.taps > 1), len(windows))
     if any(w.taps > 1 for w in windows[axis + 1 :]):
         inner = tuple(Window(w.size, 1) if a <= axis else w for a, w in enumerate(windows))
-        products = _multiplied(views(x, inner))
+        products = _multiplied(views(x, inner, 1))
         outer = [Window(w.out, 1) for w in inner]
         outer[axis] = windows[axis]
         y_bar = _multiplied_adjoint(tuple(outer), products, y, y_bar)
@@ -288,6 +303,7 @@ LOG_SUM_EXP = _sloped(_log_sum_exp, _log_sum_exp_slope, fill=-np.inf)
 # ---------------------------------------------------------------- norm
 
 
+@cache
 def norm(p: float) -> Fold:
     """The fold by a p-norm, 1 <= p < inf."""
     return _sloped(partial(_norm, p), partial(_norm_slope, p), fill=0)

@@ -16,13 +16,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jconv import adjoint, folds, geometry
+from jconv.batches import in_turns
 from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, scalar, wide
 from jconv.padding import crop, grow, padded
 from jconv.placement import placed
 from jconv.pool_options import Pooling, resolved
-from jconv.stages import laid
+from jconv.stages import held, laid
 
 
 @placed("x")
@@ -272,9 +273,17 @@ def logsumexp_pool(
     x = inexact(array(x, real=True))
     call = _call(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
     temperature = _temperature(temperature, wide(x.dtype))
-    scaled = _finite(call.x.astype(wide(x.dtype)), lambda x: x / temperature)
-    y = folds.folded(folds.LOG_SUM_EXP, scaled, call.windows, call.custom_vjp)
-    return _finite(y, lambda y: y * temperature).astype(x.dtype)
+    y = in_turns(
+        _log_sum_exp, (call.windows, call.custom_vjp), call.x.astype(wide(x.dtype)), temperature,
+        rank=call.pooling.rank, held=held(call.windows), custom_vjp=call.custom_vjp,
+    )  # fmt: skip
+    return y.astype(x.dtype)
+
+
+def _log_sum_exp(static: tuple[Sequence[Window], bool], x: Array, temperature: Array) -> Array:
+    scaled = _finite(x, lambda x: x / temperature)
+    y = folds.folded(folds.LOG_SUM_EXP, scaled, *static)
+    return _finite(y, lambda y: y * temperature)
 
 
 @placed("x")

@@ -8,9 +8,9 @@ from combinations of shorter runs: 31 taps are 6 taps, then 6 taps of dilation 5
 own rule.
 
 The adjoint scatters nothing. Entry `i = stride*q + r` is read by the windows `o = q - b` through
-the taps `stride*b + r`, for the few blocks `b <= reach // stride`. In the layout `[q, r]` the
-adjoint is a sum over the blocks of one shifted, broadcast view of the windows; a reshape undoes the
-layout.
+the taps at the distance `stride*b + low + r`, for the few blocks `b` that reach so far. In the
+layout `[q, r]` the adjoint is a sum over the blocks of one shifted, broadcast view of the windows;
+a reshape undoes the layout. So padding costs the adjoint nothing.
 """
 
 import dataclasses
@@ -34,13 +34,11 @@ Windows = tuple[Window, ...]
 FEW = 9
 
 
-def enclosed(x: Array, windows: Sequence[Window], fill) -> Array:
-    """`x` padded with `fill` or cropped, as an array that views read without bounds tests."""
-    if all((w.low, w.high) == (0, 0) for w in windows):
-        return x
+def cropped(x: Array, windows: Sequence[Window]) -> tuple[Array, Windows]:
+    """What negative padding leaves of `x`, and the same windows over it, padded by 0 or more."""
     kept = [left(w) for w in windows]
     x = crop(x, x.ndim - len(windows) - 1, kept)
-    return written(x, [(w.low, w.high) for w in map(over, windows, kept)], fill)
+    return x, tuple(map(over, windows, kept))
 
 
 def left(w: Window) -> tuple[int, int]:
@@ -52,11 +50,18 @@ def left(w: Window) -> tuple[int, int]:
 def over(w: Window, bounds: tuple[int, int]) -> Window:
     """The same window over that part of its input."""
     start, stop = bounds
-    low = w.low + start
-    return dataclasses.replace(w, size=stop - start, low=low, high=w.extent - low - (stop - start))
+    n = stop - start
+    low = w.low + start if n else min(max(w.low + start, 0), w.extent)
+    return dataclasses.replace(w, size=n, low=low, high=w.extent - low - n)
 
 
-def written(x: Array, around: Sequence[tuple[int, int]], fill=0) -> Array:
+def enclosed(x: Array, windows: Sequence[Window], fill: float = 0) -> Array:
+    """`x` with `fill` around, as an array that views read without bounds tests."""
+    around = [(w.low, w.high) for w in windows]
+    return written(x, around, fill) if any(map(any, around)) else x
+
+
+def written(x: Array, around: Sequence[tuple[int, int]], fill: float = 0) -> Array:
     """`x` with `fill` around its spatial axes, as an array of its own.
 
     XLA:CPU computes an array again for every entry that is read of it, whatever barrier stands
@@ -84,9 +89,11 @@ def kept(x: Array) -> Array:
     return x / jnp.where(x == x, one, two)
 
 
-def views(x: Array, windows: Windows) -> list[Array]:
-    """What each tap reads, row-major."""
-    return [view(x, windows, tap) for tap in offsets(windows)]
+def views(x: Array, windows: Sequence[Window], fill: float = 0) -> list[Array]:
+    """What each tap reads of `x` with `fill` around, row-major."""
+    x = enclosed(x, windows, fill)
+    inner = [w.padded() for w in windows]
+    return [view(x, inner, tap) for tap in offsets(inner)]
 
 
 def laid(values, axis: int, rank: int, ndim: int):
@@ -99,16 +106,26 @@ def laid(values, axis: int, rank: int, ndim: int):
 # ---------------------------------------------------------------- the stages of a window
 
 
-def along(size: Sequence[int], axis: int, taps: int, stride: int, dilation: int) -> Windows:
+def along(
+    size: Sequence[int], axis: int, taps: int, stride: int, dilation: int, padding=(0, 0)
+) -> Windows:
     """A window along one axis of an input of this size, and single entries along the others."""
     still = [Window(n, 1) for n in size]
-    still[axis] = Window(size[axis], taps, stride, dilation=dilation)
+    low, high = padding
+    still[axis] = Window(size[axis], taps, stride, low, high, dilation)
     return tuple(still)
 
 
-def few(windows: Windows) -> bool:
+def few(windows: Sequence[Window]) -> bool:
     """Whether one fused loop over all the taps is best."""
     return math.prod(w.taps for w in windows) <= FEW
+
+
+def held(windows: Sequence[Window]) -> int:
+    """About how many arrays as large as the input a pooling and its gradient hold at once."""
+    if few(windows):
+        return 4 if any(w.low or w.high for w in windows) else 0
+    return 4 * sum(w.taps.bit_length() for w in windows)
 
 
 def tight(w: Window) -> Window:
@@ -146,55 +163,65 @@ def blocks(windows: Windows) -> list[Block]:
 
 
 def _axis_blocks(w: Window) -> Iterator[tuple[int, np.ndarray]]:
-    for b in range(w.reach // w.stride + 1):
-        distance = w.stride * b + np.arange(w.stride)
+    least, most = _shifts(w)
+    for b in range(least, most + 1):
+        distance = w.stride * b + w.low + np.arange(w.stride)
         tap = np.where(
-            (distance % w.dilation == 0) & (distance <= w.reach), distance // w.dilation, -1
+            (distance % w.dilation == 0) & (distance >= 0) & (distance <= w.reach),
+            distance // w.dilation,
+            -1,
         )
         if (tap >= 0).any():
             yield b, tap
 
 
+def _shifts(w: Window) -> tuple[int, int]:
+    """The least and the greatest shift."""
+    return -((w.low + w.stride - 1) // w.stride), (w.reach - w.low) // w.stride
+
+
 def _cells(w: Window) -> int:
     """How many blocks of `stride` entries cover the axis."""
-    return -(-w.extent // w.stride)
+    return -(-w.size // w.stride)
+
+
+def _around(w: Window) -> tuple[int, int]:
+    """How many windows the shifts reach before the first one and behind the last."""
+    least, most = _shifts(w)
+    return max(most, 0), max(_cells(w) - least - w.out, 0)
 
 
 def spread(y: Array, windows: Windows, fill=0) -> Array:
     """`[*batch, *out, c]` with `fill` around, so that every shift of it is a plain slice."""
-    around = [(w.reach // w.stride, _cells(w) - w.out) for w in windows]
-    return written(y, around, fill) if any(map(any, around)) else y
+    around = [_around(w) for w in windows]
+    return written(y, around, fill) if len(blocks(windows)) > 1 or any(map(any, around)) else y
 
 
 def shifted(y: Array, windows: Windows, block: Block) -> Array:
     """The spread `y` moved by the block's shift, `[*batch, q, 1, q, 1, ..., c]`."""
     lead = y.ndim - len(windows) - 1
-    starts = [w.reach // w.stride - b for w, b in zip(windows, block.shift, strict=True)]
+    starts = [_around(w)[0] - b for w, b in zip(windows, block.shift, strict=True)]
     y = crop(y, lead, [(s, s + _cells(w)) for w, s in zip(windows, starts, strict=True)])
     return lax.expand_dims(y, [lead + 2 * axis + 1 for axis in range(len(windows))])
 
 
 def beyond(x: Array, windows: Windows) -> tuple[Array, Windows]:
     """`x` with ones around, and windows over it: all that `spread` makes room for."""
-    around = [(w.reach // w.stride, _cells(w)) for w in windows]
-    ends = [
-        (low * w.stride, (count - 1) * w.stride + w.reach + 1 - w.extent)
-        for w, (low, count) in zip(windows, around, strict=True)
-    ]
+    ends = []
+    for w in windows:
+        before, behind = _around(w)
+        last = (w.out + behind - 1) * w.stride + w.reach - w.low
+        ends.append((before * w.stride + w.low, max(last + 1 - w.size, 0)))
     x = written(x, ends, 1) if any(map(any, ends)) else x
     sizes = x.shape[-len(windows) - 1 : -1]
-    return x, tuple(dataclasses.replace(w, size=n) for w, n in zip(windows, sizes, strict=True))
+    made = zip(windows, sizes, strict=True)
+    return x, tuple(dataclasses.replace(w, size=n, low=0, high=0) for w, n in made)
 
 
-def cells(x: Array, windows: Windows, fill=0) -> Array:
-    """`[*batch, *extent, c]` in blocks, `[*batch, q, r, q, r, ..., c]`."""
+def cells(x: Array, windows: Windows) -> Array:
+    """`[*batch, *size, c]` in blocks, `[*batch, q, r, q, r, ..., c]`, with zeros behind."""
     lead = x.ndim - len(windows) - 1
-    x = grow(
-        x,
-        lead,
-        [(0, _cells(w) * w.stride - w.extent, 0) for w in windows],
-        jnp.asarray(fill, x.dtype),
-    )
+    x = grow(x, lead, [(0, _cells(w) * w.stride - w.size, 0) for w in windows])
     pairs = [n for w in windows for n in (_cells(w), w.stride)]
     return x.reshape(*x.shape[:lead], *pairs, x.shape[-1])
 
@@ -203,7 +230,7 @@ def uncells(x: Array, windows: Windows) -> Array:
     """Adjoint of `cells`."""
     lead = x.ndim - 2 * len(windows) - 1
     x = x.reshape(*x.shape[:lead], *(_cells(w) * w.stride for w in windows), x.shape[-1])
-    return crop(x, lead, [(0, w.extent) for w in windows])
+    return crop(x, lead, [(0, w.size) for w in windows])
 
 
 def taps_of(block: Block, ndim: int, dtype) -> np.ndarray:
@@ -225,4 +252,5 @@ def exists(block: Block, windows: Windows, ndim: int) -> Array:
 def blocked_sum(windows: Windows, term: Callable[[Block], Array]) -> Array:
     """`sum_b term(b)` over the blocks, out of the blocked layout."""
     total = reduce(jnp.add, map(term, blocks(windows)))
+    total = lax.optimization_barrier(total)
     return uncells(total, windows)
