@@ -12,7 +12,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ def _scan() -> np.ndarray:
 
 
 def _patches(source: str, scan: np.ndarray, squeeze: bool) -> Samples:
-    """Patches inside the head, as they are and with slices in disorder; blocks are held out."""
+    """Patches of the head, as they are and with slices in disorder; whole blocks are held out."""
     starts = [range(0, n - p + 1, s) for n, p, s in zip(scan.shape, _PATCH, _STEP, strict=False)]
     threshold = np.median(scan[scan > 0])
     parts: dict[bool, list[np.ndarray]] = {False: [], True: []}
@@ -167,7 +167,7 @@ def logits(params: Params, x: jax.Array) -> jax.Array:
     dimensions = params["first"].ndim - 2
     window = tuple(min(2, n) for n in x.shape[1:-1])
     x = jax.nn.relu(jconv.conv(x, params["first"], padding="same"))
-    x = jconv.max_pool(x, window)
+    x = cast(jax.Array, jconv.max_pool(x, window))
     x = jax.nn.relu(jconv.conv(x, params["second"], padding="same"))
     x = x.mean(range(1, dimensions + 1))
     return x @ params["dense"] + params["bias"]

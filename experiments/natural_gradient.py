@@ -4,7 +4,7 @@ The Fisher matrix of each kernel is taken as `kron(A, G)` from `kronecker_factor
 drawn from the net, so that its inverse times a gradient is `inv(A) gradient inv(G)`. Each bias has
 its Fisher matrix whole. The factors are damped after Martens and Grosse (2015), and a step is cut
 where it would change the net's predictions too much (Ba, Grosse and Martens, 2017). Gradient
-descent with momentum sees the same images, at the best of several rates.
+descent with momentum sees the same images, at several rates.
 """
 
 import argparse
