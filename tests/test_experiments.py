@@ -19,6 +19,7 @@ from experiments import (
     dimensions,
     filters,
     formats,
+    gaps,
     guide,
     interrupt,
     matrices,
@@ -69,6 +70,18 @@ def test_norms_that_layers_are_divided_by(wanted):
     found = spectral_norm.fit(data.load("digits"), divisor, steps=2)
     np.testing.assert_allclose(found[wanted], 1, atol=0.01)
     assert (min(found["map"]) > 1.5) == (wanted == "reshaped")
+
+
+# What JAX lacks
+
+
+def test_answers_are_right_where_jax_has_none():
+    for gap in gaps.gaps():
+        assert gaps.answer(gap.by_jconv, gap.right) == "right", gap.question
+        assert gaps.answer(lambda gap=gap: 1.01 * gap.by_jconv(), gap.right) != "right"
+
+    always = [gap for gap in gaps.gaps() if "beyond" not in gap.question]
+    assert not [gap for gap in always if gaps.answer(gap.by_lax, gap.right) == "right"]
 
 
 # The guide and the filters
