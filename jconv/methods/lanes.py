@@ -26,18 +26,21 @@ from jconv.padding import crop, cut, embed, grow
 # How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first
 # cache.
 ACCUMULATOR = 8192
+# Sums side by side in the forward's loop, as one alone waits at every term for the one before: 2
+# took 15x15 taps on 512x512 from 2.8 to 1.5 ms, 3 -> 3 channels by 7x7 from 10.7 to 5.8.
+SUMS = 2
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
     xp = lax.optimization_barrier(embed(x.astype(accumulator(spec, x.dtype)), spec.windows))
     xp = xp.reshape(*xp.shape[:-1], spec.groups, -1)
     k = k.astype(xp.dtype).reshape(*k.shape[:-1], spec.groups, -1)
-    terms = (
+    terms = [
         _view(spec, xp, t)[..., c : c + 1] * lax.expand_dims(k[t][c], range(len(t) + 1))
         for t in product(*map(range, spec.taps))
         for c in range(xp.shape[-1])
-    )
-    y = reduce(jnp.add, terms)
+    ]
+    y = reduce(jnp.add, [reduce(jnp.add, terms[i::SUMS]) for i in range(min(SUMS, len(terms)))])
     return y.reshape(*y.shape[:-2], -1)
 
 
