@@ -75,6 +75,8 @@ class Rule(NamedTuple):
 
 # Unrolled multiply-adds an output, past which compiling costs more than a call saves.
 MOST_TERMS = 256
+# The same for few channels: sums of 255 terms take 5 times as long as those of 240.
+MOST_TAPS = 240
 # Accumulators of a kernel's adjoint, likewise.
 MOST_SUMS = 64
 
@@ -95,6 +97,24 @@ def _has_small_groups(p: Problem) -> bool:
             return p.is_unit_stride and p.taps * m <= MOST_TERMS
         case _:
             return p.spec.taps[-1] * c <= MOST_SUMS and p.every(lambda w: w.input_dilation == 1)
+
+
+def _has_few_channels(p: Problem) -> bool:
+    """Channels so few that no matrix product helps, by taps that one loop unrolls."""
+    c, m = p.per_group if p.face != "input_adjoint" else p.per_group[::-1]
+    pairs = c * m
+    if not p.is_dense or (_is_long(p) and (pairs > 1 or p.face == "kernel_adjoint")):
+        return False
+    if p.face == "kernel_adjoint":
+        rows = p.spec.out[-1] >= 64 and p.every(lambda w: w.input_dilation == 1)
+        return rows and c == 1 and m <= 4 and p.spec.taps[-1] <= MOST_SUMS
+    if p.face == "input_adjoint" and not (p.is_unit_stride and (m > 4 or c <= 4)):
+        return False  # `kn2row` takes many outputs to few inputs
+    if pairs <= 16 and c <= 4:
+        most = MOST_TAPS if c == 1 else 160
+    else:
+        most = 81 if pairs <= 96 and m <= 16 * c else 0
+    return p.taps * c <= most and p.every(lambda w: w.input_dilation == 1)
 
 
 def _is_single_input(p: Problem) -> bool:
@@ -121,7 +141,7 @@ def _has_few_inputs(p: Problem) -> bool:
 def _is_long(p: Problem) -> bool:
     """Taps enough that transforms cost less; the fewer pairs of channels, the sooner."""
     c, m = p.per_group
-    long = 64 * max(1, min(c * m // 4, 16)) if p.rank == 1 else 4 * 64 * c * m
+    long = 64 * max(1, min(c * m // 4, 16)) if p.rank == 1 else MOST_TAPS * c * m + 1
     return p.is_real and p.is_unit_stride and p.taps >= long and (p.rank == 1 or c * m <= 4)
 
 
@@ -193,6 +213,7 @@ def _is_unpadded(p: Problem) -> bool:
 CPU = (
     Rule("patches", _is_pointwise, "one matrix product (res1x1_14)"),
     Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
+    Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3, rgb3x3)"),
     Rule("lanes", _is_single_input, "one input channel: multiply-adds in one loop (volume_first)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),

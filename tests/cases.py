@@ -192,6 +192,7 @@ CONV_CASES = (
     # Groups
     conv_case("groups", (6, 5), (3, 2), (4, 8), groups=2, padding=1, stride=(1, 2)),
     conv_case("many groups", (5,), (2,), (32, 16), groups=8),
+    conv_case("many groups of two", (5, 6), (3, 3), (32, 48), groups=16, padding=(1, 2)),
     conv_case("depthwise", (5, 6), (2, 3), (17, 17), groups=17, padding="same"),
     conv_case("depthwise with multiplier", (6, 4), (3, 2), (4, 8), groups=4, dilation=(2, 1)),
     # Flips

@@ -6,8 +6,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jconv.conv import conv
 from jconv.operands import wide
-from jconv.single import filtered
 
 
 def working(x: Array, dtype, mode: str, cval: ArrayLike, *weights: Array):
@@ -80,9 +80,10 @@ def summed(
     if x.ndim == 0 or x.size == 0:
         return cast(x * kernel if x.ndim == 0 else x, dtype)
     padding = [(n, size - 1 - n) for n, size in zip(low, kernel.shape, strict=True)]
-    y = filtered(
-        x[..., None], kernel[..., None, None], padding, mode, outside(mode, cval, kind), flip=flip
-    )
+    y = conv(
+        x[..., None], kernel[..., None, None], padding=padding, padding_mode=mode,
+        padding_value=outside(mode, cval, kind), flip=flip,
+    )  # fmt: skip
     return cast(y[..., 0], dtype)
 
 

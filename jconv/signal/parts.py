@@ -9,8 +9,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import geometry
+from jconv.conv import conv
 from jconv.operands import array
-from jconv.single import filtered
 
 MODES = ("full", "same", "valid")
 
@@ -78,7 +78,7 @@ def cut(x: Array, kernel: Array, parts: Sequence[Kept], **options) -> Array:
             x.shape[-rank - 1 : -1], kernel.shape[:rank], parts, strict=True
         )
     ]
-    return filtered(x, kernel, padding, flip=True, **options)
+    return conv(x, kernel, padding=padding, flip=True, **options)
 
 
 def turned(a: Array, conjugate: bool = False) -> Array:
