@@ -252,5 +252,6 @@ def exists(block: Block, windows: Windows, ndim: int) -> Array:
 def blocked_sum(windows: Windows, term: Callable[[Block], Array]) -> Array:
     """`sum_b term(b)` over the blocks, out of the blocked layout."""
     total = reduce(jnp.add, map(term, blocks(windows)))
+    # XLA:CPU would find each entry's place in the blocks by division, were the reshape in the loop.
     total = lax.optimization_barrier(total)
     return uncells(total, windows)
