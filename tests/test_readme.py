@@ -12,7 +12,7 @@ from tests.modules import MODULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-NAMES = re.findall(r"`jconv\.([\w.]+)`", README)
+NAMES = sorted(set(re.findall(r"`jconv\.([\w.]+)`", README)))
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install -e '.[{}]' && .venv/bin/python -m {}"
 
 
