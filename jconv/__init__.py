@@ -13,11 +13,11 @@ trilinear form with three faces,
 and the derivative of each face is the other two: backpropagation transposes a Toeplitz matrix, and
 the transpose is again a convolution, with the kernel flipped; the kernel's update correlates the
 input with the incoming gradient. `jconv.matrix` writes these matrices out, `jconv.spectrum`
-measures them, `jconv.testing` checks the laws for rules of yours, and `plan` says how each face of
-a convolution would be computed.
-input with the incoming gradient. `jconv.matrix` writes these matrices out, `jconv.testing` checks
-the laws for rules of yours, and `plan` says how each face of a convolution would be computed.
-`jconv.signal` and `jconv.ndimage` are SciPy's convolutions and filters, built on the same rules.
+measures them, `jconv.curvature` has what the single examples of a batch add to a gradient,
+`jconv.sharding` cuts spatial axes over devices, `jconv.testing` checks the laws for rules of yours,
+and `plan` says how each face of a convolution would be computed. `jconv.filters` are the classical
+filters; `jconv.lax`, `jconv.flax`, `jconv.signal` and `jconv.ndimage` are drop-ins for what they are
+named after, on the same rules.
 
 Words: a *tap* is one position of a kernel; `y_bar` is the cotangent of `y`; `"valid"`, `"same"`,
 `"same_lower"`, `"full"` and `"causal"` are amounts of padding; a `padding_mode` says what lies
