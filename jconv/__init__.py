@@ -16,8 +16,8 @@ input with the incoming gradient. `jconv.matrix` writes these matrices out, `jco
 measures them, `jconv.curvature` has what the single examples of a batch add to a gradient,
 `jconv.sharding` cuts spatial axes over devices, `jconv.testing` checks the laws for rules of yours,
 and `plan` says how each face of a convolution would be computed. `jconv.filters` are the classical
-filters; `jconv.lax`, `jconv.flax`, `jconv.signal` and `jconv.ndimage` are drop-ins for what they are
-named after, on the same rules.
+filters; `jconv.lax`, `jconv.flax`, `jconv.signal` and `jconv.ndimage` are drop-ins for what they
+are named after, on the same rules.
 
 Words: a *tap* is one position of a kernel; `y_bar` is the cotangent of `y`; `"valid"`, `"same"`,
 `"same_lower"`, `"full"` and `"causal"` are amounts of padding; a `padding_mode` says what lies

@@ -1,0 +1,42 @@
+"""What the laws are given, checked."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jconv.testing.draws import normal
+from jconv.testing.trees import is_inexact, template_of
+
+
+def filled_in(rng, args):
+    """`args`, its inexact leaves as arrays and its templates drawn."""
+    if not isinstance(args, tuple):
+        raise TypeError(f"`args` must be a tuple; got {type(args).__name__}.")
+
+    def fill(leaf):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return normal(rng, *jax.tree.leaves(template_of("args", leaf)))
+        return jnp.asarray(leaf, jnp.result_type(leaf)) if is_inexact(leaf) else leaf
+
+    return jax.tree.map(fill, args)
+
+
+def check_options(*, rtol, atol, terms, draws=1, order=1):
+    counts = {"draws": draws, "order": order} | ({} if terms is None else {"terms": terms})
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"`{name}` must be an integer; got {value!r}.")
+        if value < 1:
+            raise ValueError(f"`{name}` must be positive; got {value}.")
+    limits = {"atol": atol} | ({} if rtol is None else {"rtol": rtol})
+    for name, value in limits.items():
+        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+            raise TypeError(f"`{name}` must be a number; got {value!r}.")
+        if not value >= 0:
+            raise ValueError(f"`{name}` must not be negative; got {value}.")
+
+
+def check_callable(**functions):
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"`{name}` must be callable; got {function!r}.")
