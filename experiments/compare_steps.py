@@ -2,7 +2,8 @@
 
 The steps of JAX share all code but the convolution and the pooling. Losses and gradients are
 checked first; a program whose answer differs is reported and not timed. Then the steps, each with
-Adam, take turns, so that a busy machine slows them alike.
+Adam, take turns, so that a busy machine slows them alike. With `--scan` JAX takes so many steps a
+call, in one `lax.scan`, as a program of a whole epoch does.
 """
 
 import argparse
@@ -22,19 +23,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.add_argument("--scan", type=int, default=1, help="steps a call")
     return side_by_side.parse(parser, arguments)
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
     every = nets.all_nets(options.quick)
-    return [_case(net) for net in side_by_side.selected(every, options.only)]
+    return [_case(net, options.scan) for net in side_by_side.selected(every, options.only)]
 
 
-def _case(net: nets.Net) -> Case:
+def _case(net: nets.Net, count: int) -> Case:
     libraries = ("jconv", "lax", "flax")
-    programs = {name: functools.partial(steps.program, net, name) for name in libraries}
-    torch = peers.torch_programs(functools.partial(torch_nets.program, net))
-    return Case(net.name, "step", None, programs | torch)
+    programs = {name: functools.partial(steps.program, net, name, count) for name in libraries}
+    torch = peers.torch_programs(functools.partial(_torch, net, count))
+    return Case(net.name, "step" if count == 1 else f"{count} steps", None, programs | torch)
+
+
+def _torch(net: nets.Net, count: int, memory_format: str) -> peers.Program:
+    one = torch_nets.program(net, memory_format)
+    return one._replace(call=lambda: [one.call() for _ in range(count)][-1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A training step of a net, jitted, with the convolution and pooling of jconv, JAX or Flax."""
+"""Training steps of a net, jitted, with the convolution and pooling of jconv, JAX or Flax."""
 
 import functools
 from typing import Any
@@ -11,8 +11,11 @@ import jconv
 from experiments import convolutions, nets, peers, poolings
 
 
-def program(net: nets.Net, library: str) -> peers.Program:
-    """One step of Adam a call, each from where the last one ended, whose memory it takes over."""
+def program(net: nets.Net, library: str, count: int = 1) -> peers.Program:
+    """Steps of Adam, each from where the last one ended, whose memory it takes over.
+
+    More than one a call are the turns of a `lax.scan`.
+    """
     differentiate = jax.value_and_grad(functools.partial(net.loss, using=_OPERATIONS[library]()))
     optimizer = optax.adam(nets.LEARNING_RATE)
     batch = jax.device_put(net.batch())
@@ -23,9 +26,16 @@ def program(net: nets.Net, library: str) -> peers.Program:
         updates, moments = optimizer.update(gradient, moments, params)
         return (optax.apply_updates(params, updates), moments), loss
 
+    def turns(state: tuple, x: jax.Array, target: jax.Array) -> tuple[tuple, jax.Array]:
+        def turn(state: tuple, _: None) -> tuple[tuple, jax.Array]:
+            return advance(state, x, target)
+
+        state, losses = jax.lax.scan(turn, state, length=count)
+        return state, losses[-1]
+
     params = jax.device_put(net.init())
     state = jax.tree.map(jnp.copy, (params, optimizer.init(params)))
-    donating = jax.jit(advance, donate_argnums=0)
+    donating = jax.jit(turns if count > 1 else advance, donate_argnums=0)
     executable, compile_seconds, scratch_bytes = peers.compiled_ahead(donating, state, *batch)
 
     def step() -> jax.Array:

@@ -114,6 +114,12 @@ def is_spread(line):
     return "lhs_dilate=" in line
 
 
+def is_scalar(line):
+    """Whether XLA:CPU computes it number by number: axes out of order, or turned round."""
+    ordered = re.search(r"dim_labels=b\d*f_\d*io->b\d*f\b", line)
+    return "rhs_reversal" in line or not ordered
+
+
 def pads_negatively(line):
     return bool(re.search(r"window={[^}]*pad=[\dx_]*-", line))
 
@@ -177,6 +183,27 @@ def test_kernel_gradients_of_images_are_never_left_to_xla():
     images = [layer for layer in LAYERS if len(layer.taps) > 1 and math.prod(layer.taps) > 1]
     for layer in images:
         assert methods("kernel_adjoint", layer)[0] != "direct"
+
+
+def left_in_a_loop(face, layer):
+    """The convolutions of a face of two batches, one after the other."""
+
+    def loop(*pairs):
+        return jax.lax.map(lambda each: face(*each), pairs)
+
+    return convolutions(compiled(loop, [(2, *shape) for shape in layer.shapes]).as_text())
+
+
+@pytest.mark.parametrize("padding", [(0,), (8,), (1, 1), (3, 0)])
+def test_kernel_gradients_in_a_loop_are_vectorized(padding):
+    size, ones = (30, 8)[: len(padding)], (1,) * len(padding)
+    layer = Layer("looped", 4, 3, 5, size, (3,) * len(padding), ones, padding, ones, 1)
+
+    def by_hand(x, k, y):
+        return jconv.kernel_gradient(x, y, layer.taps, method="direct", **options(layer))
+
+    assert not any(map(is_scalar, left_in_a_loop(by_hand, layer)))
+    assert any(map(is_scalar, left_in_a_loop(compute_by_lax("kernel_adjoint", layer), layer)))
 
 
 @pytest.mark.parametrize("custom_vjp", [True, False])
