@@ -183,11 +183,19 @@ def _is_strided(p: Problem) -> bool:
 
 def _is_tiled(p: Problem) -> bool:
     """Winograd's tiles, enough of them that transforming the kernel does not count."""
+    return p.is_undilated and _has_tiles(p)
+
+
+def _is_dilated_tiles(p: Problem) -> bool:
+    return not p.is_undilated and _has_tiles(p)
+
+
+def _has_tiles(p: Problem) -> bool:
     most = max(p.inputs, p.outputs)
     return (
         p.is_real
         and p.is_dense
-        and p.spec.taps == (3, 3)
+        and (p.spec.taps == (3, 3) or (p.spec.taps == (3,) and p.face == "kernel_adjoint"))
         and p.is_unit_stride
         and min(p.inputs, p.outputs) >= 16
         and p.positions >= (most // 2 if p.face == "kernel_adjoint" else 4 * most)
@@ -226,16 +234,13 @@ CPU = (
     Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
-    Rule(
-        "winograd",
-        lambda p: p.is_undilated and _is_tiled(p),
-        "16 products a tile instead of 36 (cifar_3x3, res3x3_56)",
-    ),
+    Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
+    Rule("winograd", _is_tiled, "24 products for 8 outputs instead of 72 (cifar_3x3, res3x3_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     Rule(
         "patches",
         lambda p: p.face == "kernel_adjoint" and p.is_dense and p.rank > 1,
-        "blocks of patches, positions last, and one product (res3x3s2_56, stem7x7s2)",
+        "blocks of patches and one product (res3x3s2_56, stem7x7s2)",
     ),
     Rule("overhang", _is_unpadded, "XLA:CPU is slow without any padding (3x3 taps on 8x58x58x64)"),
     Rule("direct", lambda p: True, "XLA's windowed convolution (wave_k3)"),
