@@ -158,10 +158,9 @@ def _is_volume(p: Problem) -> bool:
 
 
 def _is_tall(p: Problem) -> bool:
-    """Kernels of 5 rows and more, for the two adjoints."""
+    """Kernels of 5 rows and more."""
     return (
-        p.face != "forward"
-        and p.is_dense
+        p.is_dense
         and p.rank == 2
         and p.spec.taps[0] >= 5
         and p.is_unit_stride
@@ -178,6 +177,18 @@ def _is_strided(p: Problem) -> bool:
         and p.is_undilated
         and not p.is_unit_stride
         and 2 * filled <= 3 * p.taps
+    )
+
+
+def _has_phases(p: Problem) -> bool:
+    """A stride whose phases have taps each, too few to fill a convolution of them all."""
+    return (
+        p.face == "input_adjoint"
+        and p.is_dense
+        and p.is_undilated
+        and not p.is_unit_stride
+        and p.inputs >= 16
+        and p.every(lambda w: w.taps >= w.stride)
     )
 
 
@@ -198,7 +209,7 @@ def _has_tiles(p: Problem) -> bool:
         and (p.spec.taps == (3, 3) or (p.spec.taps == (3,) and p.face == "kernel_adjoint"))
         and p.is_unit_stride
         and min(p.inputs, p.outputs) >= 16
-        and p.positions >= (most // 2 if p.face == "kernel_adjoint" else 4 * most)
+        and p.positions >= 4 * most
     )
 
 
@@ -234,6 +245,7 @@ CPU = (
     Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
+    Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
     Rule("winograd", _is_tiled, "24 products for 8 outputs instead of 72 (cifar_3x3, res3x3_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
