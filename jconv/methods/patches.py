@@ -44,7 +44,8 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
     positions = len(y) * math.prod(spec.out)
     unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
     if unit and positions > k.shape[-2]:  # else turning the kernel costs as much as the product
-        return forward(transposed(spec), y, swap_channels(lax.rev(k, range(k.ndim - 2)), spec.groups))
+        k = swap_channels(lax.rev(k, range(k.ndim - 2)), spec.groups)
+        return forward(transposed(spec), y, k)
     columns = mix_input(spec, y, k.reshape(-1, k.shape[-1]))
     patches = _from_columns(spec, columns)
     inner = spec.padded().windows
