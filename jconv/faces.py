@@ -31,7 +31,8 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     elsewhere = partial(_auto, face, spec, "default")
     problem = problem_of(face, spec, a, b)
     cpu, default = (planner.choose(problem, platform).method for platform in ("cpu", "default"))
-    if cpu == default and cpu not in (*REWRITES, "by_phase"):  # the same rewrite may lead to different ends
+    # The same rewrite may lead to different ends.
+    if cpu == default and cpu not in (*REWRITES, "by_phase"):
         return on_cpu(a, b)
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
 

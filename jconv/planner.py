@@ -158,9 +158,10 @@ def _is_volume(p: Problem) -> bool:
 
 
 def _is_tall(p: Problem) -> bool:
-    """Kernels of 5 rows and more."""
+    """Kernels of 5 rows and more, but for their own adjoint."""
     return (
-        p.is_dense
+        p.face != "kernel_adjoint"
+        and p.is_dense
         and p.rank == 2
         and p.spec.taps[0] >= 5
         and p.is_unit_stride

@@ -61,8 +61,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     def block(step):
         rows = by_group(spec, _read_columns(spec, windows, read(step)))
         ys = by_group(spec, lax.optimization_barrier(blocks.cut(y, step, 1, blocks.rows)))
-        ys = lax.optimization_barrier(jnp.swapaxes(ys, 1, 2))
-        return matmul(spec, ys, rows, ((2,), (1,)), ((0,), (0,)))
+        return matmul(spec, jnp.swapaxes(ys, 1, 2), rows, ((2,), (1,)), ((0,), (0,)))
 
     k = sum_blocks(blocks, block)  # [groups, m, taps * c]
     return jnp.moveaxis(k, 2, 0).reshape(*spec.taps, -1, y.shape[-1])
