@@ -158,16 +158,12 @@ def _is_volume(p: Problem) -> bool:
 
 
 def _is_tall(p: Problem) -> bool:
-    """Kernels of 5 rows and more, but for their own adjoint."""
-    return (
-        p.face != "kernel_adjoint"
-        and p.is_dense
-        and p.rank == 2
-        and p.spec.taps[0] >= 5
-        and p.is_unit_stride
-        and p.is_undilated
-        and p.inputs >= 8
-    )
+    """Kernels of 5 rows and more; for their own adjoint, the strided of few channels."""
+    if not (p.is_dense and p.rank == 2 and p.spec.taps[0] >= 5 and p.is_undilated):
+        return False
+    if p.face == "kernel_adjoint":
+        return not p.is_unit_stride and p.inputs <= 4
+    return p.is_unit_stride and p.inputs >= 8
 
 
 def _is_strided(p: Problem) -> bool:
@@ -244,7 +240,7 @@ CPU = (
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
     Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
-    Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
+    Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5, stem7x7s2)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
@@ -253,7 +249,7 @@ CPU = (
     Rule(
         "patches",
         lambda p: p.face == "kernel_adjoint" and p.is_dense and p.rank > 1,
-        "blocks of patches and one product (res3x3s2_56, stem7x7s2)",
+        "blocks of patches and one product (res3x3s2_56, lenet2_5x5)",
     ),
     Rule("overhang", _is_unpadded, "XLA:CPU is slow without any padding (3x3 taps on 8x58x58x64)"),
     Rule("direct", lambda p: True, "XLA's windowed convolution (wave_k3)"),
