@@ -15,10 +15,11 @@ from jconv.geometry import Window
 from jconv.padding import crop, cut, embed, grow
 from jconv.placement import zeros
 
-# Scratch a block. From 1 to 12 MiB a face alone is as fast, but a whole training step whose scratch
-# passes 32 MiB has its pages mapped anew at every call (glibc's largest threshold), which took an
-# MNIST step from 17 to 30 ms.
-BLOCK_BYTES = 3 * 2**20
+# Scratch a block. From 1 to 12 MiB most faces alone are as fast; the kernel's adjoint of
+# res3x3s2_56 takes 5.4 ms with a whole image a block, 7.3 with a half. But a training step whose
+# scratch passes 32 MiB has its pages mapped anew at every call (glibc's largest threshold), which
+# took an MNIST step from 17 to 30 ms.
+BLOCK_BYTES = 6 * 2**20
 
 
 class Blocks(NamedTuple):
