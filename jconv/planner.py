@@ -185,28 +185,42 @@ def _has_phases(p: Problem) -> bool:
         and p.is_undilated
         and not p.is_unit_stride
         and p.inputs >= 16
-        and p.every(lambda w: w.taps >= w.stride)
+        and p.every(lambda w: w.taps >= w.stride and w.out >= 14)
     )
 
 
 def _is_tiled(p: Problem) -> bool:
     """Winograd's tiles, enough of them that transforming the kernel does not count."""
-    return p.is_undilated and _has_tiles(p)
+    return p.is_undilated and (_has_tiles(p) or _is_long_sum(p))
 
 
 def _is_dilated_tiles(p: Problem) -> bool:
-    return not p.is_undilated and _has_tiles(p)
+    large = p.positions >= 2**12 and p.every(lambda w: w.out >= 16 * w.dilation)
+    return not p.is_undilated and large and _has_tiles(p)
 
 
 def _has_tiles(p: Problem) -> bool:
-    most = max(p.inputs, p.outputs)
+    least, most = sorted((p.inputs, p.outputs))
     return (
         p.is_real
         and p.is_dense
-        and (p.spec.taps == (3, 3) or (p.spec.taps == (3,) and p.face == "kernel_adjoint"))
+        and p.spec.taps == (3, 3)
+        and p.is_unit_stride
+        and least >= (16 if p.face == "kernel_adjoint" else 32)
+        and p.positions >= max(4 * most, 1024)
+    )
+
+
+def _is_long_sum(p: Problem) -> bool:
+    """The kernel's adjoint of 3 taps in 1D, of many channels and positions."""
+    return (
+        p.face == "kernel_adjoint"
+        and p.is_real
+        and p.is_dense
+        and p.spec.taps == (3,)
         and p.is_unit_stride
         and min(p.inputs, p.outputs) >= 16
-        and p.positions >= 4 * most
+        and p.positions * p.inputs * p.outputs >= 2**27
     )
 
 
