@@ -31,7 +31,7 @@ def mix(spec: Spec, x: Array, k: Array) -> Array:
         per_group = (spec.groups, out // spec.groups)
         k = lax.expand_dims(k.astype(acc).reshape(per_group), range(x.ndim - 1))
         return (x.astype(acc)[..., None] * k).reshape(*x.shape[:-1], out)
-    y = matmul(spec, _by_group(spec, x), _by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
+    y = matmul(spec, by_group(spec, x), by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
     return _from_groups(y, x.shape[:-1])
 
 
@@ -44,7 +44,7 @@ def mix_input(spec: Spec, y: Array, k: Array) -> Array:
         per_group = (spec.groups, k.shape[-1] // spec.groups)
         y = y.reshape(*y.shape[:-1], *per_group).astype(acc)
         return (y * lax.expand_dims(k.astype(acc).reshape(per_group), range(y.ndim - 2))).sum(-1)
-    x = matmul(spec, _by_group(spec, y), _by_group(spec, k), ((2,), (2,)), ((0,), (0,)))
+    x = matmul(spec, by_group(spec, y), by_group(spec, k), ((2,), (2,)), ((0,), (0,)))
     return _from_groups(x, y.shape[:-1])
 
 
@@ -52,7 +52,7 @@ def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
     """`k[c, o] = sum_... x[..., c of o's group] y[..., o]`."""
     if spec.groups == 1:
         return matmul(spec, _rows(x), _rows(y), ((0,), (0,)))
-    k = matmul(spec, _by_group(spec, x), _by_group(spec, y), ((1,), (1,)), ((0,), (0,)))
+    k = matmul(spec, by_group(spec, x), by_group(spec, y), ((1,), (1,)), ((0,), (0,)))
     return jnp.moveaxis(k, 0, 1).reshape(k.shape[1], -1)
 
 
@@ -68,7 +68,7 @@ def _rows(a: Array) -> Array:
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
-def _by_group(spec: Spec, a: Array) -> Array:
+def by_group(spec: Spec, a: Array) -> Array:
     """`[..., groups * c]` to `[groups, rows, c]`."""
     rows = math.prod(a.shape[:-1])
     return jnp.moveaxis(a.reshape(rows, spec.groups, a.shape[-1] // spec.groups), 1, 0)

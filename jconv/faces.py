@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,8 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     elsewhere = partial(_auto, face, spec, "default")
     problem = problem_of(face, spec, a, b)
     cpu, default = (planner.choose(problem, platform).method for platform in ("cpu", "default"))
-    if cpu == default and cpu not in REWRITES:  # the same rewrite may lead to different ends
+    # The same rewrite may lead to different ends.
+    if cpu == default and cpu not in (*REWRITES, "by_phase"):
         return on_cpu(a, b)
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
 
@@ -44,7 +46,7 @@ def _auto(face: str, spec: Spec, platform: str, a: Array, b: Array) -> Array:
 
 
 # What copies all of its operand to rearrange or to pad it.
-COPYING = {"lanes", "fourier", "apart", *REWRITES} - {"overhang"}
+COPYING = {"lanes", "fourier", "apart", "by_phase", *REWRITES} - {"overhang"}
 # Bytes of both operands up to which that is done at once.
 BATCH_BYTES = 24 * 2**20
 
@@ -79,9 +81,34 @@ def _apart(face: str, spec: Spec, a: Array, b: Array, platform: str) -> Array:
     return joined.reshape(*joined.shape[:-2], -1)
 
 
+def _by_phase(spec: Spec, y: Array, k: Array, platform: str) -> Array:
+    """The input's adjoint of a stride, each phase of the input by the taps that meet it.
+
+    `x[s*q + r] = sum_u y[q - u] k[s*u + r]`: no zeros between outputs, none among the taps.
+    """
+    rewrite = REWRITES["phases"](spec)
+    strides = [w.stride for w in spec.windows]
+    parts = []
+    for r in product(*map(range, strides)):
+        taps = k[tuple(slice(first, None, s) for first, s in zip(r, strides, strict=True))]
+        phase = _one_phase(rewrite.spec, taps.shape)
+        parts.append(_auto("input_adjoint", phase, platform, y, taps))
+    return rewrite.to_x.adjoint(jnp.concatenate(parts, -1))
+
+
+def _one_phase(spec: Spec, taps: Sequence[int]) -> Spec:
+    windows = [
+        dataclasses.replace(w, taps=n, high=w.high + n - w.taps)
+        for w, n in zip(spec.windows, taps, strict=False)
+    ]
+    return dataclasses.replace(spec, windows=tuple(windows))
+
+
 def _by(face: str, spec: Spec, method: str, a: Array, b: Array, platform: str) -> Array:
     if method == "apart":
         return _apart(face, spec, a, b, platform)
+    if method == "by_phase":
+        return _by_phase(spec, a, b, platform)
     if method not in REWRITES:
         c = getattr(METHODS[method], face)(spec, a, b)
         return c.astype(a.dtype if spec.preferred is None else spec.preferred)
@@ -104,6 +131,9 @@ def steps(problem: Problem, platform: str) -> Iterator[Rule]:
         spec = dataclasses.replace(problem.spec, groups=1)
         inputs, outputs = problem.per_group
         yield from steps(problem._replace(spec=spec, inputs=inputs, outputs=outputs), platform)
+    if rule.method == "by_phase":
+        spec = REWRITES["phases"](problem.spec).spec  # the phase that most taps meet
+        yield from steps(problem._replace(spec=spec), platform)
     if rule.method in REWRITES:
         rewrite = REWRITES[rule.method](problem.spec)
         x = jax.ShapeDtypeStruct((problem.batch, *problem.spec.size, problem.inputs), problem.dtype)

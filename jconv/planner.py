@@ -158,16 +158,12 @@ def _is_volume(p: Problem) -> bool:
 
 
 def _is_tall(p: Problem) -> bool:
-    """Kernels of 5 rows and more, for the two adjoints."""
-    return (
-        p.face != "forward"
-        and p.is_dense
-        and p.rank == 2
-        and p.spec.taps[0] >= 5
-        and p.is_unit_stride
-        and p.is_undilated
-        and p.inputs >= 8
-    )
+    """Kernels of 5 rows and more; for their own adjoint, the strided of few channels."""
+    if not (p.is_dense and p.rank == 2 and p.spec.taps[0] >= 5 and p.is_undilated):
+        return False
+    if p.face == "kernel_adjoint":
+        return not p.is_unit_stride and p.inputs <= 4
+    return p.is_unit_stride and p.inputs >= 8
 
 
 def _is_strided(p: Problem) -> bool:
@@ -181,16 +177,50 @@ def _is_strided(p: Problem) -> bool:
     )
 
 
+def _has_phases(p: Problem) -> bool:
+    """A stride whose phases have taps each, too few to fill a convolution of them all."""
+    return (
+        p.face == "input_adjoint"
+        and p.is_dense
+        and p.is_undilated
+        and not p.is_unit_stride
+        and p.inputs >= 16
+        and p.every(lambda w: w.taps >= w.stride and w.out >= 14)
+    )
+
+
 def _is_tiled(p: Problem) -> bool:
     """Winograd's tiles, enough of them that transforming the kernel does not count."""
-    most = max(p.inputs, p.outputs)
+    return p.is_undilated and (_has_tiles(p) or _is_long_sum(p))
+
+
+def _is_dilated_tiles(p: Problem) -> bool:
+    large = p.positions >= 2**12 and p.every(lambda w: w.out >= 16 * w.dilation)
+    return not p.is_undilated and large and _has_tiles(p)
+
+
+def _has_tiles(p: Problem) -> bool:
+    least, most = sorted((p.inputs, p.outputs))
     return (
         p.is_real
         and p.is_dense
         and p.spec.taps == (3, 3)
         and p.is_unit_stride
+        and least >= (16 if p.face == "kernel_adjoint" else 32)
+        and p.positions >= max(4 * most, 1024)
+    )
+
+
+def _is_long_sum(p: Problem) -> bool:
+    """The kernel's adjoint of 3 taps in 1D, of many channels and positions."""
+    return (
+        p.face == "kernel_adjoint"
+        and p.is_real
+        and p.is_dense
+        and p.spec.taps == (3,)
+        and p.is_unit_stride
         and min(p.inputs, p.outputs) >= 16
-        and p.positions >= (most // 2 if p.face == "kernel_adjoint" else 4 * most)
+        and p.positions * p.inputs * p.outputs >= 2**27
     )
 
 
@@ -224,18 +254,16 @@ CPU = (
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
     Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
-    Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
+    Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5, stem7x7s2)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
-    Rule(
-        "winograd",
-        lambda p: p.is_undilated and _is_tiled(p),
-        "16 products a tile instead of 36 (cifar_3x3, res3x3_56)",
-    ),
+    Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
+    Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
+    Rule("winograd", _is_tiled, "24 products for 8 outputs instead of 72 (cifar_3x3, res3x3_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     Rule(
         "patches",
         lambda p: p.face == "kernel_adjoint" and p.is_dense and p.rank > 1,
-        "blocks of patches, positions last, and one product (res3x3s2_56, stem7x7s2)",
+        "blocks of patches and one product (res3x3s2_56, lenet2_5x5)",
     ),
     Rule("overhang", _is_unpadded, "XLA:CPU is slow without any padding (3x3 taps on 8x58x58x64)"),
     Rule("direct", lambda p: True, "XLA's windowed convolution (wave_k3)"),

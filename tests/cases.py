@@ -221,6 +221,7 @@ PLANNED_CASES = (
     conv_case("long taps over a long signal", (1500,), (70,), (2, 1), padding=((5, 80),)),
     conv_case("wide groups", (6, 5), (3, 2), (24, 20), groups=2, padding=1, stride=(1, 2)),
     conv_case("stride that fills its taps", (11, 9), (5, 4), (3, 4), padding=2, stride=(3, 2)),
+    conv_case("stride with phases apart", (9, 8), (3, 4), (16, 3), padding=(1, 2), stride=(2, 3)),
     conv_case("few positions", (3, 2), (2, 2), (32, 3), padding=(1, 0)),
     conv_case("five rows of taps", (8, 7), (5, 3), (8, 4), padding=2),
 )

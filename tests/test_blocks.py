@@ -81,6 +81,24 @@ def test_batches_change_nothing(small_blocks, groups):
         assert_close(actual, np.asarray(expected), "float64", terms=a.size)
 
 
+@pytest.mark.parametrize(
+    ("method", "face", "window"),
+    [
+        *(("interleaved", face, {"taps": 3, "low": 2, "high": 1, "dilation": 3}) for face in FACES),
+        ("by_phase", "input_adjoint", {"taps": 4, "low": 1, "high": 2, "stride": 3}),
+    ],
+)
+def test_phases_change_nothing(method, face, window):
+    spec = Spec((Window(11, **window), Window(9, 3, low=-1, stride=window.get("stride", 1))))
+    rng = np.random.default_rng(2)
+    x, kernel = rng.normal(size=(2, 11, 9, 4)), rng.normal(size=(*spec.taps, 4, 5))
+    y = rng.normal(size=(2, *spec.out, 5))
+    a, b = dict(zip(FACES, ((x, kernel), (y, kernel), (x, y)), strict=True))[face]
+    expected = faces.evaluate(face, spec, "direct", a, b)
+    actual = faces.evaluate(face, spec, method, a, b)
+    assert_close(actual, np.asarray(expected), "float64", terms=a.size)
+
+
 @pytest.mark.parametrize("budget", [1, 100, 10**9])
 @pytest.mark.parametrize(("n", "rows"), [(1, 1), (6, 5), (7, 3), (1, 40)])
 def test_blocks_cover_all_rows(n, rows, budget):

@@ -124,3 +124,24 @@ def test_precision_is_accepted(case, method, precision):
     x, kernel, _ = case.data("float32")
     y = jconv.conv(x, kernel, precision=precision, method=method, **case.options)
     assert_close(y, definition.conv(x, kernel, **case.options), "float32", case.terms)
+
+
+@pytest.mark.parametrize(("size", "taps"), [((34, 31), (3, 3)), ((90,), (3,))])
+def test_winograd_rounds_as_little_as_the_bar_asks(size, taps):
+    x, kernel = dense((2, *size, 256), "float32", 0), dense((*taps, 256, 24), "float32", 1)
+    y = dense((2, *size, 24), "float32", 2)
+
+    def faces(method, dtype):
+        options = {"padding": 1, "method": method}
+        a, k, b = (c.astype(dtype) for c in (x, kernel, y))
+        return jax.jit(lambda a, k, b: (
+            jconv.conv(a, k, **options),
+            jconv.conv_transpose(b, k, size=size, **options),
+            jconv.kernel_gradient(a, b, taps, **options),
+        ))(a, k, b)  # fmt: skip
+
+    exact = faces("shifts", "float64")
+    by_winograd, direct = faces("winograd", "float32"), faces("direct", "float32")
+    for e, w, d in zip(exact, by_winograd, direct, strict=True):
+        lost, least = (np.abs(np.float64(a) - np.asarray(e)).max() for a in (w, d))
+        assert lost <= 4 * least

@@ -1,19 +1,25 @@
-"""Winograd's minimal filtering F(2, 3), for kernels of 3 taps an axis in one or two dimensions.
+"""Winograd's minimal filtering F(t, 3), for kernels of 3 taps an axis.
 
-Two neighbouring outputs of a 3-tap correlation take 4 products instead of 6, in 2D 16 instead of
-36:
+`t` neighbouring outputs of a 3-tap correlation take `t + 2` products instead of `3 t`:
 
-    forward         Y = A' [(G k G') . (B' x B)] A     a matrix product a transform position
+    forward         y = A' [(G k) . (B x)]      on every axis; a matrix product each of (t + 2) ** n
     input_adjoint   the forward of `y` by the reversed kernel
-    kernel_adjoint  K = G' [(B' x B) . (A y A')] G     the same, summed over all tiles
+    kernel_adjoint  k = G' [(B x) . (A y)]      summed over all tiles
 
-All entries of the matrices are 0, 1 or 1/2, so float32 loses nothing to the direct sum; larger
-tiles, F(4, 3) say, lose a digit. Source: Lavin and Gray (2016), eq. 8 and section 4.1.
+The first axes go one transform position after the other, so that the products of the last axis,
+one batch of them, have many rows: XLA:CPU splits the rows of a batched product among its threads,
+in parts of a thousand, and nothing else of it.
+
+The matrices are those of Toom and Cook: polynomials of degree `t + 1` are known by their values at
+`t + 1` points and at infinity. With those of F(4, 3) below, the error of float32 is a fourth of
+that with 0, +-1, +-2; F(2, 3) on the first axis keeps it under 3 times that of XLA's convolution.
+Source: Lavin and Gray (2016), eq. 8; Barabasz, Anderson, Soodhalter, Gregg (2020).
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,24 +30,46 @@ from jconv.channels import accumulator, swap_channels
 from jconv.geometry import Spec, transposed
 from jconv.padding import crop, grow
 
-A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
-B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]])
-G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-TILE, REACH = 2, 4
-# Bytes of both transforms together: the products want rows enough to be worth their start.
-BUDGET = 9 * 2**20
+POINTS = {2: (0, 1, -1), 4: (0, 3 / 4, -3 / 4, 11 / 8, -11 / 8)}
+# Positions of an image from which the kernel's adjoint takes F(4, 3) on both axes: there XLA's own
+# sum over the window of a whole image loses as much.
+LARGE = 28**2
+# Bytes of a block, both operands and what they become: the products want rows enough.
+BUDGET = 16 * 2**20
+
+
+class Tile(NamedTuple):
+    """F(size, 3) on one axis: outputs, inputs, and what turns `y`, `x` and `k` into products."""
+
+    size: int
+    reach: int
+    a: np.ndarray
+    b: np.ndarray
+    g: np.ndarray
+
+
+def tile(size: int) -> Tile:
+    """The Toom-Cook matrices, `[reach, size]`, `[reach, reach]` and `[reach, 3]`."""
+    points = np.array(POINTS[size])
+    others = [np.delete(points, i) for i in range(len(points))]
+    scale = [np.prod(p - q) for p, q in zip(points, others, strict=True)]
+    a = np.vander(points, size, increasing=True)
+    g = np.vander(points, 3, increasing=True) / np.array(scale)[:, None]
+    b = [[*np.poly(q)[::-1], 0] for q in others]
+    return Tile(
+        size,
+        size + 2,
+        np.vstack([a, np.eye(size)[-1]]),
+        np.array([*b, np.poly(points)[::-1]]),
+        np.vstack([g, np.eye(3)[-1]]),
+    )
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    blocks, read = _tiled(spec, x, k.shape[-1])
-    u = lax.optimization_barrier(_kernel_transform(spec, k))
-
-    def block(step):
-        tiles = _input_transform(spec, read(step))
-        products = _product(spec, _flat(spec, tiles), u, ((2,), (2,)))
-        return _output_transform(spec, products.reshape(*tiles.shape[:-1], k.shape[-1]))
-
-    y = map_blocks(blocks, block, spec.out[0])
+    tiles = _tiles(spec)
+    blocks, read = _blocked(spec, tiles, x, k.shape[-1])
+    u = lax.optimization_barrier(_kernel_transform(spec, tiles, k))
+    y = map_blocks(blocks, lambda step: _outputs(spec, tiles, read(step), u), spec.out[0])
     return crop(y, 1, [(0, n) for n in spec.out])
 
 
@@ -50,90 +78,106 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    blocks, read = _tiled(spec, x, y.shape[-1])
-    whole = [TILE * n for n in (blocks.padded_rows, *map(_tiles, spec.out[1:]))]
+    tiles = _tiles(spec, 4 if math.prod(spec.out) >= LARGE else 2)
+    blocks, read = _blocked(spec, tiles, x, y.shape[-1])
+    size = tiles[0].size
+    whole = [n * t.size for n, t in zip(_counts(spec, tiles), tiles, strict=True)]
+    whole[0] = blocks.padded_rows * size
     y = grow(y, 1, [(0, m - n, 0) for m, n in zip(whole, spec.out, strict=True)])
 
     def block(step):
-        tiles = _input_transform(spec, read(step))
-        spread = _spread_transform(spec, blocks.cut(y, step, TILE, TILE * blocks.rows))
-        return _product(spec, _flat(spec, tiles), _flat(spec, spread), ((1,), (1,)))
+        return _products(spec, tiles, read(step), blocks.cut(y, step, size, size * blocks.rows))
 
-    return _kernel_transform_adjoint(spec, sum_blocks(blocks, block))
-
-
-def _tiles(size: int) -> int:
-    return -(-size // TILE)
-
-
-def _tiled(spec: Spec, x: Array, outputs: int) -> tuple[Blocks, Callable]:
-    """The blocks, in rows of tiles, and the reader of what whole tiles take of `x`."""
-    rows, *others = map(_tiles, spec.out)
-    acc = accumulator(spec, x.dtype)
-    channels = x.shape[-1] + outputs
-    row_bytes = REACH ** len(spec.out) * math.prod(others) * channels * acc.itemsize
-    blocks = split(x.shape[0], rows, row_bytes, BUDGET)
-    windows = tuple(
-        dataclasses.replace(w, high=TILE * n + 2 - w.low - w.size)
-        for w, n in zip(spec.windows, (blocks.padded_rows, *others), strict=True)
-    )
-    return blocks, reader(blocks, x.astype(acc), windows, TILE, TILE * blocks.rows + 2)
-
-
-def _input_transform(spec: Spec, x: Array) -> Array:
-    """`B' x B` of every tile: `[n, 2r + 2, ..., c]` to `[4, ..., n, r, ..., c]`."""
-    x = lax.optimization_barrier(x)  # else every read below would add the block's offset anew
-    for axis in range(len(spec.out)):
-        at = 2 * axis + 1
-        parts = [_step(x, at, i, x.shape[at] // TILE - 1) for i in range(REACH)]
-        x = lax.optimization_barrier(_combined(B.T, parts, axis))
-    return x
-
-
-def _output_transform(spec: Spec, m: Array) -> Array:
-    """`A' m A` of every tile: `[4, ..., n, r, ..., c]` to `[n, 2r, ..., c]`."""
-    rank = len(spec.out)
-    for axis in range(rank):
-        m = _combined(A.T, _entries(lax.optimization_barrier(m), axis), axis)
-    pairs = [at for axis in range(rank) for at in (rank + 1 + axis, axis)]
-    sizes = [TILE * n for n in m.shape[rank + 1 : -1]]
-    return m.transpose(rank, *pairs, m.ndim - 1).reshape(m.shape[rank], *sizes, m.shape[-1])
-
-
-def _spread_transform(spec: Spec, y: Array) -> Array:
-    """`A y A'` of every tile, the adjoint of `_output_transform`."""
-    for axis in range(len(spec.out)):
-        at = 2 * axis + 1
-        parts = [_step(y, at, i, y.shape[at] // TILE) for i in range(TILE)]
-        y = lax.optimization_barrier(_combined(A, parts, axis))
-    return y
-
-
-def _kernel_transform(spec: Spec, k: Array) -> Array:
-    """`G k G'`: `[3, ..., c, m]` to `[4 ** rank, m, c]`, outputs first for a faster product."""
-    k = k.astype(accumulator(spec, k.dtype))
-    for axis in range(len(spec.out)):
-        k = _combined(G, _entries(k, axis), axis)
-    return jnp.swapaxes(_flat(spec, k), 1, 2)
-
-
-def _kernel_transform_adjoint(spec: Spec, u: Array) -> Array:
-    """`G' u G`: `[4 ** rank, c, m]` to `[3, ..., c, m]`."""
-    u = u.reshape(*(REACH,) * len(spec.out), *u.shape[1:])
-    for axis in range(len(spec.out)):
-        u = _combined(G.T, _entries(u, axis), axis)
+    u = sum_blocks(blocks, block)
+    for axis, t in enumerate(tiles):
+        u = _combined(t.g.T, _entries(u, axis), axis)
     return u
 
 
-def _flat(spec: Spec, a: Array) -> Array:
-    """`[4, ..., n, r, ..., c]` to `[4 ** rank, rows, c]`."""
-    positions = REACH ** len(spec.out)
-    return a.reshape(positions, math.prod(a.shape[:-1]) // positions, a.shape[-1])
+def _tiles(spec: Spec, first: int = 2) -> tuple[Tile, ...]:
+    """F(4, 3) on the last axis, F(first, 3) on the others."""
+    return (*(tile(first) for _ in spec.out[1:]), tile(4))
 
 
-def _step(a: Array, axis: int, start: int, count: int) -> Array:
-    """Every other entry, `count` of them."""
-    return lax.slice_in_dim(a, start, start + TILE * (count - 1) + 1, TILE, axis)
+def _counts(spec: Spec, tiles: Sequence[Tile]) -> list[int]:
+    return [-(-n // t.size) for n, t in zip(spec.out, tiles, strict=True)]
+
+
+def _blocked(
+    spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int
+) -> tuple[Blocks, Callable[[Array | int], Array]]:
+    """The blocks, in rows of tiles, and the reader of what whole tiles take of `x`."""
+    acc = accumulator(spec, x.dtype)
+    rows, *others = _counts(spec, tiles)
+    channels = 2 * (x.shape[-1] + outputs) * math.prod(t.size for t in tiles)
+    blocks = split(x.shape[0], rows, math.prod(others) * channels * acc.itemsize, BUDGET)
+    windows = tuple(
+        dataclasses.replace(w, high=t.size * n + 2 - w.low - w.size)
+        for w, t, n in zip(spec.windows, tiles, (blocks.padded_rows, *others), strict=True)
+    )
+    size = tiles[0].size
+    return blocks, reader(blocks, x.astype(acc), windows, size, size * blocks.rows + 2)
+
+
+def _outputs(spec: Spec, tiles: Sequence[Tile], x: Array, u: Array) -> Array:
+    """`[n, *extent, c]` and the kernel's transform to `[n, *whole tiles, m]`.
+
+    The axes before those of `tiles` are done: `x` has one entry a tile of them.
+    """
+    t, *others = tiles
+    axis = x.ndim - 1 - len(tiles)
+    parts = _read(t, lax.optimization_barrier(x), axis)
+    if others:
+        parts = [
+            lax.optimization_barrier(_outputs(spec, others, _weighted(b, parts), v))
+            for b, v in zip(t.b, u, strict=True)
+        ]
+    else:
+        v = lax.optimization_barrier(_combined(t.b, parts, 0))
+        products = _product(spec, _rows(v), u, ((2,), (2,)))
+        products = lax.optimization_barrier(products.reshape(*v.shape[:-1], -1))
+        parts = _entries(products, 0)
+    y = _combined(t.a.T, parts, axis + 1)
+    return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+
+
+def _products(spec: Spec, tiles: Sequence[Tile], x: Array, y: Array) -> Array:
+    """The products `[*reach, c, m]` of both transforms, summed over all tiles."""
+    t, *others = tiles
+    axis = x.ndim - 1 - len(tiles)
+    x, y = lax.optimization_barrier((x, y))
+    xs = _read(t, x, axis)
+    ys = [_step(y, axis, i, y.shape[axis] // t.size, t.size) for i in range(t.size)]
+    if others:
+        pairs = zip(t.a, t.b, strict=True)
+        return jnp.stack(
+            [_products(spec, others, _weighted(b, xs), _weighted(a, ys)) for a, b in pairs]
+        )
+    v, w = lax.optimization_barrier((_combined(t.b, xs, 0), _combined(t.a, ys, 0)))
+    return _product(spec, _rows(v), _rows(w), ((1,), (1,)))
+
+
+def _kernel_transform(spec: Spec, tiles: Sequence[Tile], k: Array) -> Array:
+    """`G k` on every axis: `[3, ..., c, m]` to `[*reach, m, c]`, outputs first for the product."""
+    k = k.astype(accumulator(spec, k.dtype))
+    for axis, t in enumerate(tiles):
+        k = _combined(t.g, _entries(k, axis), axis)
+    return jnp.swapaxes(k, -1, -2)
+
+
+def _rows(a: Array) -> Array:
+    """`[reach, n, ..., c]` to `[reach, rows, c]`."""
+    return a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
+
+
+def _read(t: Tile, x: Array, axis: int) -> list[Array]:
+    """What each entry of the tiles reads."""
+    count = (x.shape[axis] - 2) // t.size
+    return [_step(x, axis, i, count, t.size) for i in range(t.reach)]
+
+
+def _step(a: Array, axis: int, start: int, count: int, stride: int) -> Array:
+    return lax.slice_in_dim(a, start, start + stride * (count - 1) + 1, stride, axis)
 
 
 def _entries(a: Array, axis: int) -> list[Array]:
@@ -141,11 +185,12 @@ def _entries(a: Array, axis: int) -> list[Array]:
 
 
 def _combined(matrix: np.ndarray, parts: list[Array], axis: int) -> Array:
-    """`matrix @ parts` along a new `axis`, without the products by 0 and 1."""
+    """`matrix @ parts` along a new `axis`."""
     return jnp.stack([_weighted(row, parts) for row in matrix], axis)
 
 
 def _weighted(row: np.ndarray, parts: list[Array]) -> Array:
+    """`row @ parts` without the products by 0 and 1."""
     terms = [
         p if w == 1 else -p if w == -1 else p * float(w)
         for w, p in zip(row, parts, strict=True)
