@@ -22,6 +22,7 @@ from jconv.batches import in_turns
 from jconv.geometry import Window
 from jconv.stages import (
     FEW,
+    Part,
     Windows,
     along,
     blocked_sum,
@@ -32,9 +33,9 @@ from jconv.stages import (
     shifted,
     spread,
     step,
+    swept,
     taps_of,
     tight,
-    views,
     written,
 )
 
@@ -52,9 +53,8 @@ def extremes(
 ) -> Array:
     """The greatest (or `least`) entry of every window."""
     static = tuple(windows), least, custom_vjp
-    return in_turns(
-        _extremes, static, x, rank=len(windows), held=held(windows), custom_vjp=custom_vjp
-    )
+    holds = held(windows, light=True)
+    return in_turns(_extremes, static, x, rank=len(windows), held=holds, custom_vjp=custom_vjp)
 
 
 def _extremes(static: tuple[Windows, bool, bool], x: Array) -> Array:
@@ -163,35 +163,40 @@ def _stage(windows: Windows, inside: Sequence[np.ndarray], least: bool) -> Stage
 
 def _choose(stage: Stage, x: Array) -> tuple[Array, Array]:
     """The best entry of every window, and its tap."""
-    seen = views(x, stage.windows, neutral(x.dtype, stage.least))
-    best = reduce(lax.min if stage.least else lax.max, seen)
-    return best, _winners(stage, seen, best)
+    best = lax.min if stage.least else lax.max
+
+    def choice(part: Part, seen: Sequence[Array]) -> tuple[Array, Array]:
+        return reduce(best, seen), _winners(stage, part, seen)
+
+    return swept(choice, stage.windows, (x, neutral(x.dtype, stage.least)))
 
 
-def _winners(stage: Stage, seen: Sequence[Array], best: Array) -> Array:
-    """The first tap that equals the best, or that is NaN.
+def _winners(stage: Stage, part: Part, seen: Sequence[Array]) -> Array:
+    """The first tap that none is better than, or that is NaN.
 
     Chosen as `(tap + 1)^2`, which a square root brings back exactly: XLA:CPU would compute a choice
     again for every entry that reads it, but not a square root.
     """
-    inexact = jnp.issubdtype(best.dtype, jnp.inexact)
-    chosen = jnp.full(best.shape, len(seen) ** 2, jnp.float32)
-    for tap in reversed(range(len(seen) - 1)):
-        won = seen[tap] == best
-        won = won | (seen[tap] != seen[tap]) if inexact else won
-        chosen = jnp.where(won, jnp.float32((tap + 1) ** 2), chosen)
+    best, chosen = seen[0], jnp.ones(seen[0].shape, jnp.float32)
+    for tap, entry in enumerate(seen[1:], 2):
+        better = entry < best if stage.least else entry > best
+        if jnp.issubdtype(best.dtype, jnp.inexact):
+            better = better | ((entry != entry) & (best == best))
+        best = jnp.where(better, entry, best)
+        chosen = jnp.where(better, jnp.float32(tap**2), chosen)
     if stage.first is not None:
         worst = best == jnp.asarray(neutral(best.dtype, stage.least), best.dtype)
-        first = _first(stage.windows, stage.first, best.ndim)
+        first = _first(stage.first, part, best.ndim)
         chosen = jnp.where(worst, jnp.square(first + 1), chosen)
     return (jnp.sqrt(chosen) - 1).astype(jnp.int8)
 
 
-def _first(windows: Windows, firsts: Sequence[np.ndarray], ndim: int) -> Array:
+def _first(firsts: Sequence[np.ndarray], part: Part, ndim: int) -> Array:
     """The first tap inside the input, or -1, against an output of `ndim` axes."""
-    rank = len(windows)
+    rank = len(firsts)
     tap, inside = jnp.zeros((1,) * ndim, jnp.float32), np.ones((1,) * ndim, bool)
-    for axis, (w, first) in enumerate(zip(windows, firsts, strict=True)):
+    for axis, (start, w) in enumerate(zip(part.starts, part.windows, strict=True)):
+        first = firsts[axis][start : start + w.out]
         tap = tap * np.float32(w.taps) + laid(first.astype(np.float32), axis, rank, ndim)
         inside = inside & laid(first >= 0, axis, rank, ndim)
     return jnp.where(inside, tap, np.float32(-1))
@@ -199,10 +204,15 @@ def _first(windows: Windows, firsts: Sequence[np.ndarray], ndim: int) -> Array:
 
 def _gather(stage: Stage, winners: Array, x: Array, missing=0) -> Array:
     """The entries of `x` at the winners; `missing` where there is none."""
-    y = jnp.full(winners.shape, missing, x.dtype)
-    for tap, seen in enumerate(views(x, stage.windows, missing)):
-        y = jnp.where(winners == tap, seen, y)
-    return y
+
+    def taken(part: Part, seen: Sequence[Array]) -> Array:
+        won = part.of(winners)
+        y = jnp.full(won.shape, missing, x.dtype)
+        for tap, entry in enumerate(seen):
+            y = jnp.where(won == tap, entry, y)
+        return y
+
+    return swept(taken, stage.windows, (x, missing))
 
 
 def _scatter(stage: Stage, winners: Array, y: Array) -> Array:

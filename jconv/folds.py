@@ -36,6 +36,7 @@ from jconv.stages import (
     shifted,
     spread,
     step,
+    swept,
     taps_of,
     tight,
     views,
@@ -69,9 +70,8 @@ class Fold(NamedTuple):
 def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The fold of every window."""
     static = fold, tuple(windows), custom_vjp
-    return in_turns(
-        _folded, static, x, rank=len(windows), held=held(windows), custom_vjp=custom_vjp
-    )
+    holds = held(windows, light=fold.linear)
+    return in_turns(_folded, static, x, rank=len(windows), held=holds, custom_vjp=custom_vjp)
 
 
 def _folded(static: tuple[Fold, Windows, bool], x: Array) -> Array:
@@ -162,6 +162,8 @@ def _stage(fold: Fold, windows: Windows, x: Array, custom_vjp: bool) -> Array:
     """The fold of every window in one loop."""
 
     def plain(windows, x):
+        if fold.linear:
+            return swept(lambda part, seen: fold.of(seen), windows, (x, fold.fill))
         return fold.of(views(x, windows, fold.fill))
 
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):

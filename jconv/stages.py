@@ -16,16 +16,18 @@ a reshape undoes the layout. So padding costs the adjoint nothing.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from jconv.geometry import Window
 from jconv.padding import crop, grow
+from jconv.placement import zeros
 from jconv.windows import offsets, view
 
 Windows = tuple[Window, ...]
@@ -96,6 +98,95 @@ def views(x: Array, windows: Sequence[Window], fill: float = 0) -> list[Array]:
     return [view(x, inner, tap) for tap in offsets(inner)]
 
 
+# ---------------------------------------------------------------- windows apart
+
+
+class Part(NamedTuple):
+    """Some of the windows, side by side: from which on, what they read, and they over that."""
+
+    starts: tuple[int, ...]
+    bounds: tuple[tuple[int, int], ...]
+    windows: Windows
+
+    def read(self, x: Array) -> Array:
+        return crop(x, x.ndim - len(self.bounds) - 1, self.bounds)
+
+    def of(self, y: Array) -> Array:
+        """What stands in `y`, an entry a window, for these windows."""
+        ends = [(s, s + w.out) for s, w in zip(self.starts, self.windows, strict=True)]
+        return crop(y, y.ndim - len(ends) - 1, ends)
+
+
+def parts(windows: Sequence[Window]) -> list[Part]:
+    """Those windows that see no padding, and those at each end of each axis that do.
+
+    Windows at a stride read the input so few times that a padded copy of it is what costs most:
+    apart, 3x3 windows of stride 2 over 8x112x112x64 took 1.0 ms and not 1.9.
+    """
+    whole = [(0, w.out) for w in windows]
+    inner = [_inside(w) for w in windows]
+    if not _strided(windows) or any(start >= stop for start, stop in inner):
+        return [_part(windows, whole)]
+    made = [_part(windows, inner)]
+    for axis, ((start, stop), (_, out)) in enumerate(zip(inner, whole, strict=True)):
+        ends = [end for end in ((0, start), (stop, out)) if end[0] < end[1]]
+        made += [_part(windows, [*inner[:axis], end, *whole[axis + 1 :]]) for end in ends]
+    return made
+
+
+def _inside(w: Window) -> tuple[int, int]:
+    """The bounds of the windows that see no padding."""
+    start = -(-w.low // w.stride)
+    stop = (w.size - 1 - w.reach + w.low) // w.stride + 1
+    return max(start, 0), min(stop, w.out)
+
+
+def _part(windows: Sequence[Window], ranges: Sequence[tuple[int, int]]) -> Part:
+    starts = tuple(start for start, _ in ranges)
+    bounds, made = zip(*map(_restricted, windows, ranges), strict=True)
+    return Part(starts, bounds, made)
+
+
+def _restricted(w: Window, outputs: tuple[int, int]) -> tuple[tuple[int, int], Window]:
+    """What these outputs of a window read, and the window over that."""
+    start, stop = outputs
+    first, last = w.stride * start - w.low, w.stride * (stop - 1) + w.reach - w.low
+    begin = min(max(first, 0), w.size)
+    end = min(max(last + 1, begin), w.size)
+    extent, n = last + 1 - first, end - begin
+    low = min(max(begin - first, 0), extent - n)
+    return (begin, end), dataclasses.replace(w, size=n, low=low, high=extent - n - low)
+
+
+def swept(
+    f: Callable[..., Any], windows: Sequence[Window], *arrays: tuple[Array, float]
+) -> Any:
+    """`f(part, views, ...)` of every part, put together; each array comes with its padding.
+
+    So what is read twice is padded at its ends alone, and never copied as a whole.
+    """
+    first, _ = arrays[0]
+    lead = first.ndim - len(windows) - 1
+    made = parts(windows)
+    results = [
+        f(part, *(views(part.read(x), part.windows, fill) for x, fill in arrays)) for part in made
+    ]
+    if len(made) == 1:
+        return results[0]
+    return jax.tree.map(partial(_joined, lead, windows, made), *results)
+
+
+def _joined(lead: int, windows: Sequence[Window], made: Sequence[Part], *results: Array) -> Array:
+    shape = list(results[0].shape)
+    shape[lead:-1] = [w.out for w in windows]
+    y = zeros(shape, results[0].dtype, *results)
+    for part, result in zip(made, results, strict=True):
+        starts = [0] * y.ndim
+        starts[lead:-1] = part.starts
+        y = lax.dynamic_update_slice(y, result, starts)
+    return y
+
+
 def laid(values, axis: int, rank: int, ndim: int):
     """`values` along one of `rank` spatial axes of an array of `ndim` axes."""
     shape = [1] * ndim
@@ -121,10 +212,18 @@ def few(windows: Sequence[Window]) -> bool:
     return math.prod(w.taps for w in windows) <= FEW
 
 
-def held(windows: Sequence[Window]) -> int:
-    """About how many arrays as large as the input a pooling and its gradient hold at once."""
+def _strided(windows: Sequence[Window]) -> bool:
+    return any(w.stride > 1 for w in windows)
+
+
+def held(windows: Sequence[Window], light: bool = False) -> int:
+    """About how many arrays as large as the input a pooling and its gradient hold at once.
+
+    A `light` gradient reads neither the input nor the output.
+    """
     if few(windows):
-        return 4 if any(w.low or w.high for w in windows) else 0
+        copied = any(w.low or w.high for w in windows) and not (light and _strided(windows))
+        return 4 if copied else 0
     return 4 * sum(w.taps.bit_length() for w in windows)
 
 
