@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+_SPIN = 0.01  # seconds that idle threads of OpenMP wait for work and take a core
+
 Functions = Mapping[str, Callable[[], Any]]
 
 
@@ -35,8 +37,10 @@ def samples(functions: Functions, rounds: int, budget: float = math.inf) -> dict
 
 
 def _turn(function: Callable[[], Any]) -> float:
-    """Seconds of the second of two calls: the first finds the caches and threads of another."""
-    jax.block_until_ready(function())
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - start
+    """Seconds of a call, after others for as long as the threads of another library may spin."""
+    begin = time.perf_counter()
+    while True:
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        if start - begin >= _SPIN:
+            return time.perf_counter() - start
