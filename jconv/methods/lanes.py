@@ -10,7 +10,7 @@ arithmetic.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import product
 from typing import NamedTuple
@@ -28,33 +28,42 @@ from jconv.placement import zeros
 ACCUMULATOR = 8192
 # Sums side by side in the forward's loop, as one alone waits at every term for the one before: 2
 # took 15x15 taps on 512x512 from 2.8 to 1.5 ms, 3 -> 3 channels by 7x7 from 10.7 to 5.8.
-SUMS = 2
+SUMS = 4
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    turned = _has_groups_last(spec, x)
-    arranged, ks = (_row_major(_lanes(spec, a)) if turned else _groups(spec, a) for a in (x, k))
-    axis = -2 if turned else -1
+    turned = _has_groups_last(spec, k)
+    arranged = _lanes(spec, x) if turned else _groups(spec, x)
     xp = lax.optimization_barrier(embed(arranged.reshape(x.shape), spec.windows))
     xp = xp.reshape(*xp.shape[:-1], *arranged.shape[-2:])
-    terms = [
-        lax.slice_in_dim(_view(spec, xp, t), c, c + 1, axis=axis)
-        * lax.expand_dims(ks[t][c], range(len(t) + 1))
-        for t in product(*map(range, spec.taps))
-        for c in range(xp.shape[axis])
-    ]
-    y = reduce(jnp.add, [reduce(jnp.add, terms[i::SUMS]) for i in range(min(SUMS, len(terms)))])
-    return _channels(_row_major(y)) if turned else y.reshape(*y.shape[:-2], -1)
+    if turned:
+        channels = [xp[..., c, :] for c in range(xp.shape[-2])]
+        ks = _row_major(_lanes(spec, k))
+        sums = [_sum(spec, channels, ks[..., o, :]) for o in range(ks.shape[-2])]
+        y = jnp.stack(sums, -1)
+    else:
+        channels = [xp[..., c : c + 1] for c in range(xp.shape[-1])]
+        y = _sum(spec, channels, _groups(spec, k))
+    return y.reshape(*y.shape[:-2], -1)
 
 
-def _has_groups_last(spec: Spec, x: Array) -> bool:
-    """Whether many groups of a few channels are worth turning, so that vectors run over groups.
+def _has_groups_last(spec: Spec, k: Array) -> bool:
+    """Whether vectors run over the groups, as the outputs of one would not fill them.
 
-    It took the input's adjoint of grouped3x3 from 3.9 to 2.4 ms and its forward from 2.5 to 1.9; of
-    8 channels, or in 1D of 4 taps, it took a fourth longer.
+    It took grouped3x3 from 2.2 to 1.8 ms, and 2 to 2 channels of 64 groups from 1.1 to 0.5.
     """
-    c = x.shape[-1] // spec.groups
-    return spec.groups >= 16 and 1 < c <= 4 and math.prod(spec.taps) >= 9
+    c, m = k.shape[-2], k.shape[-1] // spec.groups
+    return spec.groups >= 4 and 1 < m <= 4 and math.prod(spec.taps) * c * m <= 256
+
+
+def _sum(spec: Spec, channels: Sequence[Array], ks: Array) -> Array:
+    """All taps of all channels `[n, *extent, ...]` times `ks[tap][channel]`, added up."""
+    terms = [
+        _view(spec, x, t) * lax.expand_dims(ks[t][c], range(len(t) + 1))
+        for t in product(*map(range, spec.taps))
+        for c, x in enumerate(channels)
+    ]
+    return reduce(jnp.add, [reduce(jnp.add, terms[i::SUMS]) for i in range(min(SUMS, len(terms)))])
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
