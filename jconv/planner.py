@@ -96,7 +96,20 @@ def _has_small_groups(p: Problem) -> bool:
         case "input_adjoint":
             return p.is_unit_stride and p.taps * m <= MOST_TERMS
         case _:
-            return p.spec.taps[-1] * c <= MOST_SUMS and p.every(lambda w: w.input_dilation == 1)
+            # 12 sums of 16 groups take twice as long as the products of `bundles`.
+            fills = c == 1 or (c * m <= 32 and p.spec.groups >= 32)
+            few = p.spec.taps[-1] * c <= MOST_SUMS
+            return fills and few and p.every(lambda w: w.input_dilation == 1)
+
+
+def _has_thin_groups(p: Problem) -> bool:
+    """Groups whose products are too small to go one by one."""
+    return (
+        p.spec.groups >= 4
+        and max(p.per_group) <= 32
+        and p.is_undilated
+        and (p.face != "input_adjoint" or p.is_unit_stride)
+    )
 
 
 def _has_few_channels(p: Problem) -> bool:
@@ -218,6 +231,11 @@ CPU = (
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
     Rule("fourier", _is_long, "long taps: products over frequencies (long1d_k1024)"),
+    Rule(
+        "bundles",
+        _has_thin_groups,
+        "patches and products of four groups at a time (ResNeXt from 8 channels a group on)",
+    ),
     Rule(
         "apart",
         lambda p: not p.is_dense,
