@@ -151,6 +151,11 @@ def _has_few_inputs(p: Problem) -> bool:
     )
 
 
+def _has_few_rows(p: Problem) -> bool:
+    """Inputs so few that what all taps see of them makes one small matrix."""
+    return p.face == "kernel_adjoint" and p.is_dense and p.inputs <= 4 and 1 < p.taps <= 64
+
+
 def _is_long(p: Problem) -> bool:
     """Taps enough that transforms cost less; the fewer pairs of channels, the sooner."""
     c, m = p.per_group
@@ -229,6 +234,7 @@ CPU = (
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3, rgb3x3)"),
     Rule("lanes", _is_single_input, "one input channel: multiply-adds in one loop (volume_first)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
+    Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
     Rule("fourier", _is_long, "long taps: products over frequencies (long1d_k1024)"),
     Rule(

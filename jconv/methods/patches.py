@@ -90,7 +90,10 @@ def _blocked(spec: Spec, x: Array) -> tuple[Blocks, tuple[Window, ...], Callable
 
 
 def _planar(windows: tuple[Window, ...], xp: Array) -> Array:
-    """`[n, *extent, c]` to `[taps, c, n, *out]`, one copy a tap in a loop that compiles once."""
+    """`[n, *extent, c]` to `[taps, c, n, *out]`, one copy a tap.
+
+    In a loop that compiles once, but of few channels all at once: a loop has one thread for each.
+    """
     planar = lax.optimization_barrier(jnp.moveaxis(xp, -1, 0))
     reach = [(w.out - 1) * w.stride + 1 for w in windows]
     offsets = np.array(list(product(*map(range, (w.taps for w in windows)))))
@@ -100,7 +103,9 @@ def _planar(windows: tuple[Window, ...], xp: Array) -> Array:
         view = cut(planar, (0, 0, *start), (*planar.shape[:2], *reach))
         return crop(view, 2, [(0, n) for n in reach], [w.stride for w in windows])
 
-    return tap(starts[0])[None] if len(starts) == 1 else lax.map(tap, jnp.asarray(starts))
+    if len(starts) == 1 or (len(starts) <= 32 and xp.shape[-1] <= 4):
+        return jnp.stack([tap(start) for start in starts])
+    return lax.map(tap, jnp.asarray(starts))
 
 
 def _columns(spec: Spec, patches: Array) -> Array:
