@@ -94,7 +94,7 @@ def _has_small_groups(p: Problem) -> bool:
         case "forward":
             return p.taps * c <= MOST_TERMS
         case "input_adjoint":
-            return p.is_unit_stride and p.taps * m <= MOST_TERMS
+            return p.taps * m <= MOST_TERMS
         case _:
             # 12 sums of 16 groups take twice as long as the products of `bundles`.
             fills = c == 1 or (c * m <= 32 and p.spec.groups >= 32)
@@ -108,7 +108,6 @@ def _has_thin_groups(p: Problem) -> bool:
         p.spec.groups >= 4
         and max(p.per_group) <= 32
         and p.is_undilated
-        and (p.face != "input_adjoint" or p.is_unit_stride)
     )
 
 
@@ -125,7 +124,7 @@ def _has_few_channels(p: Problem) -> bool:
         return False  # `kn2row` takes many outputs to few inputs
     if pairs <= 16 and c <= 4:
         most = MOST_TAPS if c == 1 else 160
-    elif c == 1 and m > 16 and p.positions >= 4096:
+    elif c == 1 and m > 16 and p.positions >= 2**15:
         most = 800 // m  # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5
     else:
         most = 81 if pairs <= 96 and m <= 16 * c else 0
