@@ -88,16 +88,17 @@ def _is_pointwise(p: Problem) -> bool:
 def _has_small_groups(p: Problem) -> bool:
     """Groups of so few channels that no matrix product helps."""
     c, m = p.per_group
-    if p.is_dense or c * m > 64 or c * m > 4 * p.spec.groups:
+    if p.is_dense or c * m > 64:
         return False
     match p.face:
         case "forward":
             return p.taps * c <= MOST_TERMS
         case "input_adjoint":
-            return p.taps * m <= MOST_TERMS
+            # A stride's zeros between the outputs are multiplied too.
+            return p.taps * m <= MOST_TERMS and (p.is_unit_stride or c * m <= 16)
         case _:
             # 12 sums of 16 groups take twice as long as the products of `bundles`.
-            fills = c == 1 or (c * m <= 32 and p.spec.groups >= 32)
+            fills = c * m <= 4 * p.spec.groups if c == 1 else c * m <= 32 <= p.spec.groups
             few = p.spec.taps[-1] * c <= MOST_SUMS
             return fills and few and p.every(lambda w: w.input_dilation == 1)
 
@@ -108,6 +109,7 @@ def _has_thin_groups(p: Problem) -> bool:
         p.spec.groups >= 4
         and max(p.per_group) <= 32
         and p.is_undilated
+        and (p.face != "input_adjoint" or p.is_unit_stride)
     )
 
 

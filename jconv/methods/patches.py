@@ -103,7 +103,7 @@ def _planar(windows: tuple[Window, ...], xp: Array) -> Array:
         view = cut(planar, (0, 0, *start), (*planar.shape[:2], *reach))
         return crop(view, 2, [(0, n) for n in reach], [w.stride for w in windows])
 
-    if len(starts) == 1 or (len(starts) <= 32 and xp.shape[-1] <= 4):
+    if len(starts) == 1 or len(starts) * xp.shape[-1] <= 64:
         return jnp.stack([tap(start) for start in starts])
     return lax.map(tap, jnp.asarray(starts))
 
