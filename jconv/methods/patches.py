@@ -23,6 +23,9 @@ from jconv.geometry import Spec, Window
 from jconv.padding import crop, cut, embed, extract, grow
 from jconv.windows import gather_patches, overlap_add
 
+# Bytes of patches up to which all are one block: audio_k25s4 in two takes 1.2 ms, in one 0.8.
+WHOLE = 6 * 2**20
+
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
     k = k.reshape(-1, k.shape[-1])
@@ -77,7 +80,8 @@ def _blocked(spec: Spec, x: Array) -> tuple[Blocks, tuple[Window, ...], Callable
     """The blocks, the windows within one block, and the reader of what they take of `x`."""
     first, *others = spec.padded().windows
     row = math.prod(spec.taps) * x.shape[-1] * math.prod(spec.out[1:]) * x.dtype.itemsize
-    blocks = split(x.shape[0], first.out, row)
+    whole = x.shape[0] * first.out * row
+    blocks = split(x.shape[0], first.out, row, whole if whole <= WHOLE else None)
 
     def needed(rows: int) -> int:
         return (rows - 1) * first.stride + first.reach + 1
