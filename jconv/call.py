@@ -162,7 +162,6 @@ def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
     threes = len(spec.taps) <= 2 and all(w.taps == 3 and w.dilation == 1 for w in spec.windows)
     return {
         "fourier": (inexact, "floats and complex numbers, since it rounds"),
-        "lanes": (unit, "stride and input_dilation 1"),
         "kn2row": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
         "winograd": (
             inexact and unit and threes and spec.groups == 1,

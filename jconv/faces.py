@@ -12,7 +12,8 @@ from jax import Array, lax
 
 from jconv import planner
 from jconv.blocks import split, sum_blocks
-from jconv.geometry import Spec
+from jconv.channels import swap_channels
+from jconv.geometry import Spec, transposed
 from jconv.methods import METHODS
 from jconv.planner import Problem, Rule
 from jconv.rewrites import REWRITES
@@ -46,7 +47,7 @@ def _auto(face: str, spec: Spec, platform: str, a: Array, b: Array) -> Array:
 
 
 # What copies all of its operand to rearrange or to pad it.
-COPYING = {"lanes", "fourier", "apart", "by_phase", *REWRITES} - {"overhang"}
+COPYING = {"lanes", "fourier", "apart", "by_phase", "bundles", *REWRITES} - {"overhang"}
 # Bytes of both operands up to which that is done at once.
 BATCH_BYTES = 24 * 2**20
 
@@ -70,13 +71,25 @@ def _in_batches(face: str, spec: Spec, whole: Callable, a: Array, b: Array) -> A
 
 def _apart(face: str, spec: Spec, a: Array, b: Array, platform: str) -> Array:
     """One dense convolution after the other, a group each."""
-    dense = dataclasses.replace(spec, groups=1)
+    each = partial(_auto, face, dataclasses.replace(spec, groups=1), platform)
+    return _by_groups(spec, each, a, b)
 
+
+def _bundles(face: str, spec: Spec, a: Array, b: Array) -> Array:
+    """A few groups' patches and products at a time: of one alone they are too small."""
+    if face == "input_adjoint":
+        face, spec = "forward", transposed(spec)
+        b = swap_channels(lax.rev(b, range(b.ndim - 2)), spec.groups)
+    each = partial(getattr(METHODS["patches"], face), dataclasses.replace(spec, groups=1))
+    return _by_groups(spec, each, a, b, math.gcd(spec.groups, 4))
+
+
+def _by_groups(spec: Spec, each: Callable, a: Array, b: Array, at_once: int = 1) -> Array:
     def split_groups(c: Array) -> Array:
         return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
 
-    each = partial(_auto, face, dense, platform)
-    parts = lax.map(lambda operands: each(*operands), (split_groups(a), split_groups(b)))
+    operands = split_groups(a), split_groups(b)
+    parts = lax.map(lambda pair: each(*pair), operands, batch_size=at_once if at_once > 1 else None)
     joined = jnp.moveaxis(parts, 0, -2)
     return joined.reshape(*joined.shape[:-2], -1)
 
@@ -110,7 +123,8 @@ def _by(face: str, spec: Spec, method: str, a: Array, b: Array, platform: str) -
     if method == "by_phase":
         return _by_phase(spec, a, b, platform)
     if method not in REWRITES:
-        c = getattr(METHODS[method], face)(spec, a, b)
+        compute = partial(_bundles, face) if method == "bundles" else getattr(METHODS[method], face)
+        c = compute(spec, a, b)
         return c.astype(a.dtype if spec.preferred is None else spec.preferred)
     simple, to_x, to_kernel, from_y = REWRITES[method](spec)
     inner = partial(_auto, face, simple, platform)

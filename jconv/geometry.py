@@ -102,16 +102,21 @@ class Spec:
 
 
 def transposed(spec: Spec) -> Spec:
-    """The stride-1 convolution of `y` by the reversed kernel that is the input adjoint of `spec`.
+    """The convolution of `y` by the reversed kernel that is the input adjoint of `spec`.
 
-    Only for stride 1 and undilated inputs.
+    Strides become zeros between the entries of `y`, and zeros between inputs strides.
     """
+    return dataclasses.replace(spec, windows=tuple(map(_transposed, spec.windows)))
+
+
+def _transposed(w: Window) -> Window:
     return dataclasses.replace(
-        spec,
-        windows=tuple(
-            dataclasses.replace(w, size=w.out, low=w.reach - w.low, high=w.size - w.out + w.low)
-            for w in spec.windows
-        ),
+        w,
+        size=w.out,
+        stride=w.input_dilation,
+        low=w.reach - w.low,
+        high=w.spread + w.low - spread(w.out, w.stride),
+        input_dilation=w.stride,
     )
 
 

@@ -88,15 +88,29 @@ def _is_pointwise(p: Problem) -> bool:
 def _has_small_groups(p: Problem) -> bool:
     """Groups of so few channels that no matrix product helps."""
     c, m = p.per_group
-    if p.is_dense or c * m > 64 or c * m > 4 * p.spec.groups:
+    if p.is_dense or c * m > 64:
         return False
     match p.face:
         case "forward":
             return p.taps * c <= MOST_TERMS
         case "input_adjoint":
-            return p.is_unit_stride and p.taps * m <= MOST_TERMS
+            # A stride's zeros between the outputs are multiplied too.
+            return p.taps * m <= MOST_TERMS and (p.is_unit_stride or c * m <= 16)
         case _:
-            return p.spec.taps[-1] * c <= MOST_SUMS and p.every(lambda w: w.input_dilation == 1)
+            # 12 sums of 16 groups take twice as long as the products of `bundles`.
+            fills = c * m <= 4 * p.spec.groups if c == 1 else c * m <= 32 <= p.spec.groups
+            few = p.spec.taps[-1] * c <= MOST_SUMS
+            return fills and few and p.every(lambda w: w.input_dilation == 1)
+
+
+def _has_thin_groups(p: Problem) -> bool:
+    """Groups whose products are too small to go one by one."""
+    return (
+        p.spec.groups >= 4
+        and max(p.per_group) <= 32
+        and p.is_undilated
+        and (p.face != "input_adjoint" or p.is_unit_stride)
+    )
 
 
 def _has_few_channels(p: Problem) -> bool:
@@ -112,6 +126,8 @@ def _has_few_channels(p: Problem) -> bool:
         return False  # `kn2row` takes many outputs to few inputs
     if pairs <= 16 and c <= 4:
         most = MOST_TAPS if c == 1 else 160
+    elif c == 1 and m > 16 and p.positions >= 2**15:
+        most = 800 // m  # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5
     else:
         most = 81 if pairs <= 96 and m <= 16 * c else 0
     return p.taps * c <= most and p.every(lambda w: w.input_dilation == 1)
@@ -136,6 +152,11 @@ def _has_few_inputs(p: Problem) -> bool:
         and p.is_unit_stride
         and p.taps <= 64
     )
+
+
+def _has_few_rows(p: Problem) -> bool:
+    """Inputs so few that what all taps see of them makes one small matrix."""
+    return p.face == "kernel_adjoint" and p.is_dense and p.inputs <= 4 and 1 < p.taps <= 64
 
 
 def _is_long(p: Problem) -> bool:
@@ -246,8 +267,14 @@ CPU = (
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3, rgb3x3)"),
     Rule("lanes", _is_single_input, "one input channel: multiply-adds in one loop (volume_first)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
+    Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
     Rule("fourier", _is_long, "long taps: products over frequencies (long1d_k1024)"),
+    Rule(
+        "bundles",
+        _has_thin_groups,
+        "patches and products of four groups at a time (ResNeXt from 8 channels a group on)",
+    ),
     Rule(
         "apart",
         lambda p: not p.is_dense,

@@ -1,6 +1,7 @@
 """Shifted views times taps, added in one fused loop over all channels: no matrix product.
 
-    forward         x[n, i, (g, c)] k[t, c, (g, m)] -> y[n, o, (g, m)], or groups last as below
+    forward         x[n, i, g, c] k[t, c, g, m] -> y[n, o, g, m]
+                    x[n, i, c, g] k[t, c, m, g] -> y[n, o, g, m], a sum for each of a few m
     input_adjoint   the forward of `y` by the reversed kernel
     kernel_adjoint  x[n, i, c, g] y[n, o, m, g] -> k[t, c, m, g], accumulated over rows of positions
 
@@ -10,7 +11,7 @@ arithmetic.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import product
 from typing import NamedTuple
@@ -26,35 +27,25 @@ from jconv.placement import zeros
 # How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first
 # cache.
 ACCUMULATOR = 8192
-# Sums side by side in the forward's loop, as one alone waits at every term for the one before: 2
-# took 15x15 taps on 512x512 from 2.8 to 1.5 ms, 3 -> 3 channels by 7x7 from 10.7 to 5.8.
-SUMS = 2
+# Sums side by side in one loop, as one alone waits at every term for the one before: 15x15 taps on
+# 512x512 take 2.6 ms with 2 and 1.2 with 4.
+SUMS = 4
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    turned = _has_groups_last(spec, x)
-    arranged, ks = (_row_major(_lanes(spec, a)) if turned else _groups(spec, a) for a in (x, k))
-    axis = -2 if turned else -1
+    turned = _has_groups_last(spec, k)
+    arranged = _lanes(spec, x) if turned else _groups(spec, x)
     xp = lax.optimization_barrier(embed(arranged.reshape(x.shape), spec.windows))
     xp = xp.reshape(*xp.shape[:-1], *arranged.shape[-2:])
-    terms = [
-        lax.slice_in_dim(_view(spec, xp, t), c, c + 1, axis=axis)
-        * lax.expand_dims(ks[t][c], range(len(t) + 1))
-        for t in product(*map(range, spec.taps))
-        for c in range(xp.shape[axis])
-    ]
-    y = reduce(jnp.add, [reduce(jnp.add, terms[i::SUMS]) for i in range(min(SUMS, len(terms)))])
-    return _channels(_row_major(y)) if turned else y.reshape(*y.shape[:-2], -1)
-
-
-def _has_groups_last(spec: Spec, x: Array) -> bool:
-    """Whether many groups of a few channels are worth turning, so that vectors run over groups.
-
-    It took the input's adjoint of grouped3x3 from 3.9 to 2.4 ms and its forward from 2.5 to 1.9; of
-    8 channels, or in 1D of 4 taps, it took a fourth longer.
-    """
-    c = x.shape[-1] // spec.groups
-    return spec.groups >= 16 and 1 < c <= 4 and math.prod(spec.taps) >= 9
+    if turned:
+        channels = [xp[..., c, :] for c in range(xp.shape[-2])]
+        ks = _row_major(_lanes(spec, k))
+        sums = [_sum(spec, channels, ks[..., o, :]) for o in range(ks.shape[-2])]
+        y = jnp.stack(sums, -1)
+    else:
+        channels = [xp[..., c : c + 1] for c in range(xp.shape[-1])]
+        y = _sum(spec, channels, _groups(spec, k))
+    return y.reshape(*y.shape[:-2], -1)
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
@@ -63,6 +54,8 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
+    if _is_depthwise(spec, x, y):
+        return _depthwise(spec, x, y)
     last = spec.windows[-1]
     count = last.taps * (x.shape[-1] // spec.groups)
     rows = _rows(spec, x.shape[0], y.shape[-1], count)
@@ -87,6 +80,74 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     taps = jnp.asarray(taps, jnp.int32).reshape(len(taps), len(spec.taps) - 1)
     _, k = lax.scan(at_leading_taps, None, taps)
     return _channels(k.reshape(*spec.taps, -1, *k.shape[-2:]))
+
+
+def _has_groups_last(spec: Spec, k: Array) -> bool:
+    """Whether vectors run over the groups, as the outputs of one would not fill them.
+
+    It took grouped3x3 from 2.2 to 1.8 ms, and 2 to 2 channels of 64 groups from 1.1 to 0.5.
+    """
+    c, m = k.shape[-2], k.shape[-1] // spec.groups
+    return spec.groups >= 4 and 1 < m < 8 and math.prod(spec.taps) * c * m <= 256
+
+
+def _sum(spec: Spec, channels: Sequence[Array], ks: Array) -> Array:
+    """All taps of all channels `[n, *extent, ...]` times `ks[tap][channel]`, added up."""
+    terms = [
+        _view(spec, x, t) * lax.expand_dims(ks[t][c], range(len(t) + 1))
+        for t in product(*map(range, spec.taps))
+        for c, x in enumerate(channels)
+    ]
+    return _added(terms)
+
+
+def _added(terms: Sequence[Array]) -> Array:
+    return reduce(jnp.add, [reduce(jnp.add, terms[i::SUMS]) for i in range(min(SUMS, len(terms)))])
+
+
+def _is_depthwise(spec: Spec, x: Array, y: Array) -> bool:
+    """One channel a group and taps so few that one loop is worth unrolling for all of them.
+
+    It took 3x3 taps on 8x56x56x96 from 2.6 to 1.9 ms, but 5x5 on 8x28x28x192 from 2.3 to 4.0.
+    """
+    return (
+        8 <= spec.groups == x.shape[-1] == y.shape[-1]
+        and len(spec.taps) > 1
+        and math.prod(spec.taps) <= 9
+    )
+
+
+def _depthwise(spec: Spec, x: Array, y: Array) -> Array:
+    """One loop adds up `side` neighbouring outputs at every tap, on every thread; then the rest."""
+    last = spec.windows[-1]
+    side = _side_by_side(last.out)
+    axis, blocks = len(spec.taps), -(-last.out // side)
+    more = blocks * side - last.out
+    xp, y = (a.astype(accumulator(spec, a.dtype)) for a in (embed(x, spec.windows), y))
+    high = max(more * last.stride + last.covered - last.extent, 0)
+    xp = lax.optimization_barrier(grow(xp, axis, [(0, high, 0)]))
+    y = grow(y, axis, [(0, more, 0)]).reshape(*y.shape[:axis], blocks, side, -1)
+    strides = [*(w.stride for w in spec.windows[:-1]), last.stride * side]
+    counts = (*spec.out[:-1], blocks)
+
+    def products(tap):
+        for at in range(side):
+            starts = [w.dilation * t for w, t in zip(spec.windows, tap, strict=True)]
+            starts[-1] += at * last.stride
+            yield _strided(xp, starts, counts, strides) * y[..., at, :]
+
+    def sums(*tap):
+        if len(tap) == axis:
+            return _added(list(products(tap)))
+        return jnp.stack([sums(*tap, t) for t in range(spec.taps[len(tap)])], len(tap) - axis - 1)
+
+    k = lax.optimization_barrier(sums())
+    return k.sum(range(axis + 1)).reshape(*spec.taps, 1, -1)
+
+
+def _side_by_side(size: int) -> int:
+    """How many neighbouring outputs are added up at once: all, or those that fill up rows best."""
+    return size if size <= 16 else min(range(8, 17), key=lambda n: (-size % n, -n))
 
 
 class _Rows(NamedTuple):
@@ -140,10 +201,13 @@ def _row(a: Array, at, length: int) -> Array:
 
 def _view(spec: Spec, xp: Array, tap) -> Array:
     starts = [w.dilation * t for w, t in zip(spec.windows, tap, strict=True)]
-    bounds = [
-        (s, s + (w.out - 1) * w.stride + 1) for s, w in zip(starts, spec.windows, strict=True)
-    ]
-    return crop(xp, 1, bounds, [w.stride for w in spec.windows])
+    return _strided(xp, starts, spec.out, [w.stride for w in spec.windows])
+
+
+def _strided(xp: Array, starts: Sequence[int], counts: Sequence[int], strides: Sequence[int]):
+    """`counts` entries of each spatial axis from `starts` on, `strides` apart."""
+    bounds = [(s, s + (n - 1) * d + 1) for s, n, d in zip(starts, counts, strides, strict=True)]
+    return crop(xp, 1, bounds, strides)
 
 
 def _lanes(spec: Spec, a: Array) -> Array:

@@ -23,6 +23,9 @@ from jconv.geometry import Spec, Window, transposed
 from jconv.padding import crop, cut, embed, extract, grow
 from jconv.windows import gather_patches, overlap_add
 
+# Channels a group up to which the patches of a kernel's adjoint are rows of positions.
+FEW = 4
+
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
     k = k.reshape(-1, k.shape[-1])
@@ -50,6 +53,8 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
+    if x.shape[-1] <= FEW * spec.groups:
+        return _kernel_adjoint_by_rows(spec, x, y)
     # A sum as large as a block's patches is not to be added to more often than need be.
     kernel = math.prod(spec.taps) * x.shape[-1] // spec.groups * y.shape[-1] * x.dtype.itemsize
     blocks, windows, read = _blocked(spec, x, kernel)
@@ -62,6 +67,18 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
 
     k = sum_blocks(blocks, block)  # [groups, m, taps * c]
     return jnp.moveaxis(k, 2, 0).reshape(*spec.taps, -1, y.shape[-1])
+
+
+def _kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
+    blocks, rows = planar_rows(spec, x)
+    y = grow(y, 1, [(0, blocks.padded_rows - spec.out[0], 0)])
+
+    def block(step):
+        ys = by_group(spec, blocks.cut(y, step, 1, blocks.rows))
+        return matmul(spec, rows(step), ys, ((2,), (1,)), ((0,), (0,)))
+
+    k = sum_blocks(blocks, block)  # [groups, taps * c, m]
+    return jnp.moveaxis(k, 0, 1).reshape(*spec.taps, -1, y.shape[-1])
 
 
 def planar_rows(spec: Spec, x: Array) -> tuple[Blocks, Callable[[Array | int], Array]]:
@@ -102,7 +119,10 @@ def _blocked(
 
 
 def _planar(windows: tuple[Window, ...], xp: Array) -> Array:
-    """`[n, *extent, c]` to `[taps, c, n, *out]`, one copy a tap in a loop that compiles once."""
+    """`[n, *extent, c]` to `[taps, c, n, *out]`, one copy a tap.
+
+    In a loop that compiles once, but of few channels all at once: a loop has one thread for each.
+    """
     planar = lax.optimization_barrier(jnp.moveaxis(xp, -1, 0))
     reach = [(w.out - 1) * w.stride + 1 for w in windows]
     offsets = np.array(list(product(*map(range, (w.taps for w in windows)))))
@@ -112,7 +132,9 @@ def _planar(windows: tuple[Window, ...], xp: Array) -> Array:
         view = cut(planar, (0, 0, *start), (*planar.shape[:2], *reach))
         return crop(view, 2, [(0, n) for n in reach], [w.stride for w in windows])
 
-    return tap(starts[0])[None] if len(starts) == 1 else lax.map(tap, jnp.asarray(starts))
+    if len(starts) == 1 or len(starts) * xp.shape[-1] <= 64:
+        return jnp.stack([tap(start) for start in starts])
+    return lax.map(tap, jnp.asarray(starts))
 
 
 def _read_columns(spec: Spec, windows: tuple[Window, ...], xp: Array) -> Array:
