@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.geometry import Window
-from jconv.padding import cut, embed
+from jconv.padding import cut, embed, grow
 from jconv.placement import zeros
 
 # Scratch a block. From 1 to 12 MiB a face alone is as fast, but a whole training step whose scratch
@@ -54,14 +54,28 @@ def reader(
 ) -> Callable[[Array | int], Array]:
     """`read(step)`: what block `step` reads of `x` `[n, *size, c]` padded as the windows say.
 
-    Whole images are padded within their step, while they are in the cache.
+    It is padded within its step, while it is in the cache.
     """
+    first, *others = windows
     if blocks.row_blocks == 1:
         return lambda step: lax.optimization_barrier(
             embed(blocks.cut(x, step, 1, x.shape[1]), windows)
         )
-    padded = lax.optimization_barrier(embed(x, windows))
-    return lambda step: blocks.cut(padded, step, stride, size)
+    if first.input_dilation > 1:
+        x = lax.optimization_barrier(embed(x, (first, *(Window(w.size, 1) for w in others))))
+        first = first.padded()
+    held = min(size, first.size)
+
+    def read(step):
+        start = step % blocks.row_blocks * blocks.rows * stride - first.low
+        inside = jnp.clip(start, 0, first.size - held)
+        rest = (0,) * (x.ndim - 2)
+        rows = cut(x, (step // blocks.row_blocks, inside, *rest), (1, held, *x.shape[2:]))
+        rows = grow(rows, 1, [(max(first.low, 0), max(first.high, 0), 0)])
+        rows = cut(rows, (0, start - inside + max(first.low, 0), *rest), (1, size, *x.shape[2:]))
+        return lax.optimization_barrier(embed(rows, (Window(size, 1), *others)))
+
+    return read
 
 
 def split(n: int, rows: int, row_bytes: int, budget: int | None = None) -> Blocks:
@@ -69,8 +83,8 @@ def split(n: int, rows: int, row_bytes: int, budget: int | None = None) -> Block
     budget = BLOCK_BYTES if budget is None else budget
     if rows * row_bytes >= budget:
         most = max(budget // max(row_bytes, 1), 1)
-        row_blocks = -(-rows // most)
-        return Blocks(n, 1, row_blocks, -(-rows // row_blocks))
+        size = min(range(most, most // 2, -1), key=lambda size: -(-rows // size) * size)
+        return Blocks(n, 1, -(-rows // size), size)
     most = min(budget // max(rows * row_bytes, 1), n)
     images = max(d for d in range(1, most + 1) if n % d == 0)
     return Blocks(n, images, 1, rows)

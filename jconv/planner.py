@@ -79,6 +79,8 @@ MOST_TERMS = 256
 MOST_TAPS = 240
 # Accumulators of a kernel's adjoint, likewise.
 MOST_SUMS = 64
+# Entries of the patches of one row of outputs.
+MOST_ROW = 2**23
 
 
 def _is_pointwise(p: Problem) -> bool:
@@ -157,6 +159,21 @@ def _is_volume(p: Problem) -> bool:
     return p.rank > 2 and not (p.face == "kernel_adjoint" and p.inputs == 1)
 
 
+def _is_blocked_volume(p: Problem) -> bool:
+    """Volumes of channels enough for a product, of which a block holds the patches of a row."""
+    row = math.prod(p.spec.out[1:]) * p.taps * p.inputs
+    if not _is_volume(p) or row > MOST_ROW or not p.every(lambda w: w.input_dilation == 1):
+        return False
+    if p.face == "kernel_adjoint":
+        return True
+    least = 4 if p.face == "forward" else 16
+    return (
+        (p.face == "forward" or p.is_unit_stride)
+        and min(p.inputs, p.outputs) >= least
+        and p.positions >= 4 * max(p.inputs, p.outputs)
+    )
+
+
 def _is_tall(p: Problem) -> bool:
     """Kernels of 5 rows and more, for the two adjoints."""
     return (
@@ -223,6 +240,7 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
+    Rule("mixed", _is_blocked_volume, "two products an output, not three (volume3x3x3)"),
     Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),

@@ -1,0 +1,204 @@
+"""Winograd's tiles along the first axes, patches along the others, and one product of both.
+
+    forward         y = A' [sum_t (B' x)[t] . (G k)[t]]       `t`: the taps of the axes not tiled
+    input_adjoint   the forward of `y` by the reversed kernel
+    kernel_adjoint  k[t] = G' [(B' x)[t] . (A y)]             summed over all tiles
+
+Every tiled axis takes two products an output instead of three (`winograd`), and its transform is
+sums of whole rows. The patches of the other axes make the product's rows long. Axes of other taps,
+strides or dilations are never tiled. Source: Lavin and Gray (2016), section 4.1, for some axes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
+from jconv.channels import accumulator, matmul, swap_channels
+from jconv.geometry import Spec, Window, transposed
+from jconv.methods.winograd import REACH, TILE, A, B, G
+from jconv.methods.winograd import _combined as combined
+from jconv.methods.winograd import _entries as entries
+from jconv.padding import crop
+
+# Bytes of the patches and their products in one block.
+BUDGET = 9 * 2**20
+# Products of input and output channels from which a second tiled axis saves more than it costs.
+WIDE = 1024
+
+
+class Plan(NamedTuple):
+    """The tiled axes; the blocks, and in one of them the tiles of each axis, or its outputs."""
+
+    tiled: tuple[int, ...]
+    blocks: Blocks
+    counts: tuple[int, ...]
+    read: Callable[[Array | int], Array]
+
+    @property
+    def step(self) -> int:
+        """Outputs of the first axis that one row of a block stands for."""
+        return TILE if 0 in self.tiled else 1
+
+
+def forward(spec: Spec, x: Array, k: Array) -> Array:
+    plan = _plan(spec, x, k.shape[-1])
+    flat = lax.optimization_barrier(jnp.swapaxes(_kernel_transform(spec, plan, k), 1, 2))
+
+    def block(step):
+        rows = _rows(plan, _patches(spec, plan, plan.read(step)))
+        return _output_transform(plan, _product(spec, rows, flat, (2, 2)))
+
+    y = map_blocks(plan.blocks, block, spec.out[0])
+    return crop(y, 1, [(0, n) for n in spec.out])
+
+
+def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
+    return forward(transposed(spec), y, swap_channels(lax.rev(k, range(k.ndim - 2)), 1))
+
+
+def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
+    plan = _plan(spec, x, y.shape[-1])
+    read = _outputs_reader(plan, y)
+
+    def block(step):
+        rows = _rows(plan, _patches(spec, plan, plan.read(step)))
+        return _product(spec, rows, _rows(plan, _spread(plan, read(step))), (1, 1))
+
+    return _kernel_transform_adjoint(spec, plan, sum_blocks(plan.blocks, block))
+
+
+def _plan(spec: Spec, x: Array, outputs: int) -> Plan:
+    tiled = _tiled(spec, x.dtype, x.shape[-1] * outputs)
+    acc = accumulator(spec, x.dtype)
+    counts = [-(-w.out // TILE) if i in tiled else w.out for i, w in enumerate(spec.windows)]
+    taps = math.prod(w.taps for i, w in enumerate(spec.windows) if i not in tiled)
+    columns = REACH ** len(tiled) * (taps * x.shape[-1] + outputs)
+    row_bytes = math.prod(counts[1:]) * columns * acc.itemsize
+    blocks = split(x.shape[0], counts[0], row_bytes, BUDGET)
+    counts[0] = blocks.padded_rows
+    # Never a plain cut: XLA would fuse it, and add the block's offset anew at every read.
+    sizes = [
+        _reach(w, n, i in tiled) + (i == 1)
+        for i, (w, n) in enumerate(zip(spec.windows, counts, strict=True))
+    ]
+    windows = [
+        dataclasses.replace(w, high=n - w.low - w.spread)
+        for w, n in zip(spec.windows, sizes, strict=True)
+    ]
+    first = spec.windows[0]
+    stride = TILE if 0 in tiled else first.stride
+    size = _reach(first, blocks.rows, 0 in tiled)
+    counts[0] = blocks.rows
+    x = x.astype(acc) if tiled else x
+    return Plan(tiled, blocks, tuple(counts), reader(blocks, x, windows, stride, size))
+
+
+def _tiled(spec: Spec, dtype, pairs: int) -> tuple[int, ...]:
+    """The first axes of three taps, as many as pay for `pairs` of channels; never all axes."""
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return ()
+    several = [i for i, w in enumerate(spec.windows) if w.taps > 1]
+    threes = [i for i in several[:-1] if _is_tileable(spec.windows[i])]
+    return tuple(threes[: 2 if pairs >= WIDE else 1])
+
+
+def _is_tileable(w: Window) -> bool:
+    return w.taps == 3 and w.stride == w.dilation == 1
+
+
+def _reach(w: Window, count: int, tiled: bool) -> int:
+    """What `count` tiles or outputs of an axis read."""
+    return (TILE * count if tiled else (count - 1) * w.stride + 1) + w.reach
+
+
+def _outputs_reader(plan: Plan, y: Array) -> Callable[[Array | int], Array]:
+    """The reader of the outputs of a block, in whole tiles."""
+    counts = (plan.blocks.padded_rows, *plan.counts[1:])
+    sizes = [TILE * n if i in plan.tiled else n for i, n in enumerate(counts)]
+    uncut = plan.tiled[:1]  # never a plain cut, as in `_plan`
+    windows = [
+        Window(have, 1, high=n - have + (i in uncut))
+        for i, (have, n) in enumerate(zip(y.shape[1:], sizes, strict=False))
+    ]
+    rows = plan.step * plan.blocks.rows
+    return reader(plan.blocks, y, windows, plan.step, rows + (0 in uncut))
+
+
+def _patches(spec: Spec, plan: Plan, x: Array) -> Array:
+    """`B' x` of every tile, patches of the other axes: `[4, ..., n, *counts, taps * c]`."""
+    x = lax.optimization_barrier(x)
+    for front, axis in enumerate(plan.tiled):
+        x = _tiles(x, B, REACH, front, axis, plan.counts[axis])
+    for axis in reversed(range(len(spec.windows))):
+        if axis in plan.tiled:
+            continue
+        w, at = spec.windows[axis], len(plan.tiled) + 1 + axis
+        last = (plan.counts[axis] - 1) * w.stride + 1
+        starts = [t * w.dilation for t in range(w.taps)]
+        taps = [lax.slice_in_dim(x, s, s + last, w.stride, at) for s in starts]
+        # The barrier: merging axes within the fusion would divide at every entry.
+        x = lax.optimization_barrier(jnp.stack(taps, -2))
+        x = x.reshape(*x.shape[:-2], -1)
+    return x
+
+
+def _spread(plan: Plan, y: Array) -> Array:
+    """`A y` of every tile: `[4, ..., n, *counts, m]`."""
+    for front, axis in enumerate(plan.tiled):
+        y = _tiles(y, A.T, TILE, front, axis, plan.counts[axis])
+    return y
+
+
+def _tiles(a: Array, matrix, size: int, front: int, axis: int, count: int) -> Array:
+    """`matrix'` times the `size` entries of every tile of an axis, as a new axis at the front."""
+    at = front + 1 + axis
+    parts = [lax.slice_in_dim(a, i, i + TILE * (count - 1) + 1, TILE, at) for i in range(size)]
+    return lax.optimization_barrier(combined(matrix.T, parts, front))
+
+
+def _output_transform(plan: Plan, products: Array) -> Array:
+    """`A'` of every tile: `[4 ** tiled, rows, m]` to `[n, *outputs, m]`."""
+    s, n = len(plan.tiled), len(plan.counts)
+    m = products.reshape(*(REACH,) * s, plan.blocks.images, *plan.counts, products.shape[-1])
+    for front in range(s):
+        m = combined(A.T, entries(lax.optimization_barrier(m), front), front)
+    order = [s]
+    for axis in range(n):
+        order += [s + 1 + axis, *([plan.tiled.index(axis)] if axis in plan.tiled else [])]
+    sizes = [TILE * c if i in plan.tiled else c for i, c in enumerate(plan.counts)]
+    return m.transpose(*order, m.ndim - 1).reshape(plan.blocks.images, *sizes, m.shape[-1])
+
+
+def _kernel_transform(spec: Spec, plan: Plan, k: Array) -> Array:
+    """`G k`: `[*taps, c, m]` to `[4 ** tiled, taps * c, m]`."""
+    k = k.astype(accumulator(spec, k.dtype)) if plan.tiled else k
+    for axis in plan.tiled:
+        k = combined(G, entries(k, axis), axis)
+    k = jnp.moveaxis(k, plan.tiled, range(len(plan.tiled)))
+    return k.reshape(REACH ** len(plan.tiled), -1, k.shape[-1])
+
+
+def _kernel_transform_adjoint(spec: Spec, plan: Plan, u: Array) -> Array:
+    """`G' u`: `[4 ** tiled, taps * c, m]` to `[*taps, c, m]`."""
+    others = [w.taps for i, w in enumerate(spec.windows) if i not in plan.tiled]
+    s = len(plan.tiled)
+    u = u.reshape(*(REACH,) * s, *others, u.shape[1] // math.prod(others), u.shape[2])
+    u = jnp.moveaxis(u, range(s), plan.tiled)
+    for axis in plan.tiled:
+        u = combined(G.T, entries(u, axis), axis)
+    return u
+
+
+def _rows(plan: Plan, a: Array) -> Array:
+    """`[4, ..., n, *counts, c]` to `[4 ** tiled, rows, c]`."""
+    positions = REACH ** len(plan.tiled)
+    return a.reshape(positions, math.prod(a.shape[:-1]) // positions, a.shape[-1])
+
+
+def _product(spec: Spec, a: Array, b: Array, contract: tuple[int, int]) -> Array:
+    return matmul(spec, a, b, tuple((axis,) for axis in contract), ((0,), (0,)))
