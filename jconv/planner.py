@@ -156,13 +156,9 @@ def _is_longer_than_a_frame(p: Problem) -> bool:
 
 
 def _is_volume(p: Problem) -> bool:
-    return p.rank > 2 and not (p.face == "kernel_adjoint" and p.inputs == 1)
-
-
-def _is_blocked_volume(p: Problem) -> bool:
-    """Volumes of channels enough for a product, of which a block holds the patches of a row."""
+    """Of which a block holds the patches of a row of outputs, their rows long enough to be fast."""
     row = math.prod(p.spec.out[1:]) * p.taps * p.inputs
-    if not _is_volume(p) or row > MOST_ROW or not p.every(lambda w: w.input_dilation == 1):
+    if p.rank < 3 or row > MOST_ROW or not p.every(lambda w: w.input_dilation == 1):
         return False
     if p.face == "kernel_adjoint":
         return True
@@ -240,8 +236,8 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
-    Rule("mixed", _is_blocked_volume, "two products an output, not three (volume3x3x3)"),
-    Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
+    Rule("mixed", _is_volume, "two products an output, not three (volume3x3x3)"),
+    Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule(

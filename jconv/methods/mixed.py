@@ -4,9 +4,9 @@
     input_adjoint   the forward of `y` by the reversed kernel
     kernel_adjoint  k[t] = G' [(B' x)[t] . (A y)]             summed over all tiles
 
-Every tiled axis takes two products an output instead of three (`winograd`), and its transform is
-sums of whole rows. The patches of the other axes make the product's rows long. Axes of other taps,
-strides or dilations are never tiled. Source: Lavin and Gray (2016), section 4.1, for some axes.
+A tiled axis, of three taps and stride 1, takes two products an output instead of three, and its
+transforms add whole rows. The patches of the other axes make the product's rows long.
+Source: Lavin and Gray (2016), section 4.1: F(2, 3).
 """
 
 import dataclasses
@@ -20,15 +20,18 @@ from jax import Array, lax
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, matmul, swap_channels
 from jconv.geometry import Spec, Window, transposed
-from jconv.methods.winograd import REACH, TILE, A, B, G
-from jconv.methods.winograd import _combined as combined
-from jconv.methods.winograd import _entries as entries
-from jconv.padding import crop
+from jconv.methods.patches import planar_rows
+from jconv.padding import crop, grow
 
+TILE, REACH = 2, 4
 # Bytes of the patches and their products in one block.
 BUDGET = 9 * 2**20
-# Products of input and output channels from which a second tiled axis saves more than it costs.
-WIDE = 1024
+# Pairs of channels from which a second tiled axis saves more than it costs: 64 -> 64 on 24x24x24
+# takes 7.2 ms by one axis and 7.5 by two, its kernel 11.7 and 9.5; 128 -> 128 on 16x16x16 6.6 and
+# 4.9.
+MANY, MANY_FOR_KERNEL = 2**14, 2**10
+# Input channels below which patches with channels last are rows too short to copy fast.
+FEW = 8
 
 
 class Plan(NamedTuple):
@@ -46,7 +49,7 @@ class Plan(NamedTuple):
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    plan = _plan(spec, x, k.shape[-1])
+    plan = _plan(spec, x, k.shape[-1], MANY)
     flat = lax.optimization_barrier(jnp.swapaxes(_kernel_transform(spec, plan, k), 1, 2))
 
     def block(step):
@@ -62,18 +65,32 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    plan = _plan(spec, x, y.shape[-1])
+    if x.shape[-1] < FEW:
+        return _planar_kernel_adjoint(spec, x, y)
+    plan = _plan(spec, x, y.shape[-1], MANY_FOR_KERNEL)
     read = _outputs_reader(plan, y)
 
     def block(step):
         rows = _rows(plan, _patches(spec, plan, plan.read(step)))
-        return _product(spec, rows, _rows(plan, _spread(plan, read(step))), (1, 1))
+        return _product(spec, _rows(plan, _spread(plan, read(step))), rows, (1, 1))
 
     return _kernel_transform_adjoint(spec, plan, sum_blocks(plan.blocks, block))
 
 
-def _plan(spec: Spec, x: Array, outputs: int) -> Plan:
-    tiled = _tiled(spec, x.dtype, x.shape[-1] * outputs)
+def _planar_kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
+    """By patches with positions last, copied in whole rows however few the channels."""
+    blocks, rows = planar_rows(spec, x)
+    y = grow(y, 1, [(0, blocks.padded_rows - spec.out[0], 0)])
+
+    def block(step):
+        columns = blocks.cut(y, step, 1, blocks.rows).reshape(-1, y.shape[-1])
+        return matmul(spec, rows(step)[0], columns, ((1,), (0,)))
+
+    return sum_blocks(blocks, block).reshape(*spec.taps, -1, y.shape[-1])
+
+
+def _plan(spec: Spec, x: Array, outputs: int, many: int) -> Plan:
+    tiled = _tiled(spec, x.dtype)[: 2 if x.shape[-1] * outputs >= many else 1]
     acc = accumulator(spec, x.dtype)
     counts = [-(-w.out // TILE) if i in tiled else w.out for i, w in enumerate(spec.windows)]
     taps = math.prod(w.taps for i, w in enumerate(spec.windows) if i not in tiled)
@@ -98,13 +115,12 @@ def _plan(spec: Spec, x: Array, outputs: int) -> Plan:
     return Plan(tiled, blocks, tuple(counts), reader(blocks, x, windows, stride, size))
 
 
-def _tiled(spec: Spec, dtype, pairs: int) -> tuple[int, ...]:
-    """The first axes of three taps, as many as pay for `pairs` of channels; never all axes."""
+def _tiled(spec: Spec, dtype) -> tuple[int, ...]:
+    """The axes of three taps, but that some axis of several taps remains for the patches."""
     if not jnp.issubdtype(dtype, jnp.inexact):
         return ()
     several = [i for i, w in enumerate(spec.windows) if w.taps > 1]
-    threes = [i for i in several[:-1] if _is_tileable(spec.windows[i])]
-    return tuple(threes[: 2 if pairs >= WIDE else 1])
+    return tuple(i for i in several[:-1] if _is_tileable(spec.windows[i]))
 
 
 def _is_tileable(w: Window) -> bool:
@@ -133,32 +149,40 @@ def _patches(spec: Spec, plan: Plan, x: Array) -> Array:
     """`B' x` of every tile, patches of the other axes: `[4, ..., n, *counts, taps * c]`."""
     x = lax.optimization_barrier(x)
     for front, axis in enumerate(plan.tiled):
-        x = _tiles(x, B, REACH, front, axis, plan.counts[axis])
+        x = _tiles(x, _inputs, REACH, front, axis, plan.counts[axis])
     for axis in reversed(range(len(spec.windows))):
         if axis in plan.tiled:
             continue
         w, at = spec.windows[axis], len(plan.tiled) + 1 + axis
         last = (plan.counts[axis] - 1) * w.stride + 1
         starts = [t * w.dilation for t in range(w.taps)]
-        taps = [lax.slice_in_dim(x, s, s + last, w.stride, at) for s in starts]
+        lead = x.shape[:at]
+        x = x.reshape(math.prod(lead), *x.shape[at:])  # fewer axes compile sooner
+        taps = [lax.slice_in_dim(x, s, s + last, w.stride, 1) for s in starts]
         # The barrier: merging axes within the fusion would divide at every entry.
         x = lax.optimization_barrier(jnp.stack(taps, -2))
-        x = x.reshape(*x.shape[:-2], -1)
+        x = x.reshape(*lead, *x.shape[1:-2], -1)
     return x
 
 
 def _spread(plan: Plan, y: Array) -> Array:
     """`A y` of every tile: `[4, ..., n, *counts, m]`."""
     for front, axis in enumerate(plan.tiled):
-        y = _tiles(y, A.T, TILE, front, axis, plan.counts[axis])
+        y = _tiles(y, _outputs_adjoint, TILE, front, axis, plan.counts[axis])
     return y
 
 
-def _tiles(a: Array, matrix, size: int, front: int, axis: int, count: int) -> Array:
-    """`matrix'` times the `size` entries of every tile of an axis, as a new axis at the front."""
+def _tiles(a: Array, f: Callable, size: int, front: int, axis: int, count: int) -> Array:
+    """`f` of the `size` entries of every tile of an axis, stacked along a new axis at `front`."""
     at = front + 1 + axis
     parts = [lax.slice_in_dim(a, i, i + TILE * (count - 1) + 1, TILE, at) for i in range(size)]
-    return lax.optimization_barrier(combined(matrix.T, parts, front))
+    return lax.optimization_barrier(jnp.stack(f(*parts), front))
+
+
+def _along(a: Array, f: Callable, axis: int) -> Array:
+    """`f` of the entries of an axis, in their place."""
+    parts = [lax.index_in_dim(a, i, axis, keepdims=False) for i in range(a.shape[axis])]
+    return jnp.stack(f(*parts), axis)
 
 
 def _output_transform(plan: Plan, products: Array) -> Array:
@@ -166,10 +190,10 @@ def _output_transform(plan: Plan, products: Array) -> Array:
     s, n = len(plan.tiled), len(plan.counts)
     m = products.reshape(*(REACH,) * s, plan.blocks.images, *plan.counts, products.shape[-1])
     for front in range(s):
-        m = combined(A.T, entries(lax.optimization_barrier(m), front), front)
+        m = _along(lax.optimization_barrier(m), _outputs, front)
     order = [s]
     for axis in range(n):
-        order += [s + 1 + axis, *([plan.tiled.index(axis)] if axis in plan.tiled else [])]
+        order += [s + 1 + axis, *(i for i in range(s) if plan.tiled[i] == axis)]
     sizes = [TILE * c if i in plan.tiled else c for i, c in enumerate(plan.counts)]
     return m.transpose(*order, m.ndim - 1).reshape(plan.blocks.images, *sizes, m.shape[-1])
 
@@ -178,20 +202,47 @@ def _kernel_transform(spec: Spec, plan: Plan, k: Array) -> Array:
     """`G k`: `[*taps, c, m]` to `[4 ** tiled, taps * c, m]`."""
     k = k.astype(accumulator(spec, k.dtype)) if plan.tiled else k
     for axis in plan.tiled:
-        k = combined(G, entries(k, axis), axis)
+        k = _along(k, _taps, axis)
     k = jnp.moveaxis(k, plan.tiled, range(len(plan.tiled)))
     return k.reshape(REACH ** len(plan.tiled), -1, k.shape[-1])
 
 
 def _kernel_transform_adjoint(spec: Spec, plan: Plan, u: Array) -> Array:
-    """`G' u`: `[4 ** tiled, taps * c, m]` to `[*taps, c, m]`."""
+    """`G' u`: `[4 ** tiled, m, taps * c]` to `[*taps, c, m]`."""
     others = [w.taps for i, w in enumerate(spec.windows) if i not in plan.tiled]
     s = len(plan.tiled)
+    u = jnp.swapaxes(u, 1, 2)
     u = u.reshape(*(REACH,) * s, *others, u.shape[1] // math.prod(others), u.shape[2])
     u = jnp.moveaxis(u, range(s), plan.tiled)
     for axis in plan.tiled:
-        u = combined(G.T, entries(u, axis), axis)
+        u = _along(u, _taps_adjoint, axis)
     return u
+
+
+# ---------------------------------------------------------------- F(2, 3): B', A', A, G, G'
+
+
+def _inputs(a, b, c, d):
+    return a - c, b + c, c - b, b - d
+
+
+def _outputs(a, b, c, d):
+    return a + b + c, b - c - d
+
+
+def _outputs_adjoint(a, b):
+    return a, a + b, a - b, -b
+
+
+def _taps(a, b, c):
+    return a, (a + c + b) / 2, (a + c - b) / 2, c
+
+
+def _taps_adjoint(a, b, c, d):
+    return a + (b + c) / 2, (b - c) / 2, (b + c) / 2 + d
+
+
+# ---------------------------------------------------------------- the product
 
 
 def _rows(plan: Plan, a: Array) -> Array:
