@@ -162,12 +162,9 @@ def _is_volume(p: Problem) -> bool:
         return False
     if p.face == "kernel_adjoint":
         return True
-    least = 4 if p.face == "forward" else 16
-    return (
-        (p.face == "forward" or p.is_unit_stride)
-        and min(p.inputs, p.outputs) >= least
-        and p.positions >= 4 * max(p.inputs, p.outputs)
-    )
+    if p.face == "input_adjoint" and not (p.is_unit_stride and min(p.inputs, p.outputs) >= 8):
+        return False
+    return p.inputs >= 4 and p.positions >= 4 * max(p.inputs, p.outputs)
 
 
 def _is_tall(p: Problem) -> bool:

@@ -1,17 +1,20 @@
 """Winograd's tiles along the first axes, patches along the others, and one product of both.
 
-    forward         y = A' [sum_t (B' x)[t] . (G k)[t]]       `t`: the taps of the axes not tiled
+    forward         y = A' [sum_t (B' x)[t] . (G k)[t]]       `t`: the taps of the other axes
     input_adjoint   the forward of `y` by the reversed kernel
     kernel_adjoint  k[t] = G' [(B' x)[t] . (A y)]             summed over all tiles
 
 A tiled axis, of three taps and stride 1, takes two products an output instead of three, and its
-transforms add whole rows. The patches of the other axes make the product's rows long.
+transforms add whole rows. The patches of the other axes make the product's rows long. Forward, one
+of them is summed late instead: all its taps are outputs of the product (as in `kn2row`), and
+shifted into place when these are transformed, which spares copying patches of it.
 Source: Lavin and Gray (2016), section 4.1: F(2, 3).
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -30,14 +33,16 @@ BUDGET = 9 * 2**20
 # takes 7.2 ms by one axis and 7.5 by two, its kernel 11.7 and 9.5; 128 -> 128 on 16x16x16 6.6 and
 # 4.9.
 MANY, MANY_FOR_KERNEL = 2**14, 2**10
-# Input channels below which patches with channels last are rows too short to copy fast.
+# Input channels below which rows of them are too short: to be copied fast into patches of the
+# kernel's adjoint, or to be all that a product sums.
 FEW = 8
 
 
 class Plan(NamedTuple):
-    """The tiled axes; the blocks, and in one of them the tiles of each axis, or its outputs."""
+    """Which axes are no patches; the blocks, and of one the tiles of each axis, or its outputs."""
 
     tiled: tuple[int, ...]
+    late: tuple[int, ...]
     blocks: Blocks
     counts: tuple[int, ...]
     read: Callable[[Array | int], Array]
@@ -49,12 +54,14 @@ class Plan(NamedTuple):
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    plan = _plan(spec, x, k.shape[-1], MANY)
+    tiled = _tiled(spec, x, k.shape[-1], MANY)
+    late = _late(spec, tiled) if x.shape[-1] >= FEW else ()
+    plan = _plan(spec, x, k.shape[-1], tiled, late)
     flat = lax.optimization_barrier(jnp.swapaxes(_kernel_transform(spec, plan, k), 1, 2))
 
     def block(step):
         rows = _rows(plan, _patches(spec, plan, plan.read(step)))
-        return _output_transform(plan, _product(spec, rows, flat, (2, 2)))
+        return _output_transform(spec, plan, _product(spec, rows, flat, (2, 2)))
 
     y = map_blocks(plan.blocks, block, spec.out[0])
     return crop(y, 1, [(0, n) for n in spec.out])
@@ -67,7 +74,8 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if x.shape[-1] < FEW:
         return _planar_kernel_adjoint(spec, x, y)
-    plan = _plan(spec, x, y.shape[-1], MANY_FOR_KERNEL)
+    tiled = _tiled(spec, x, y.shape[-1], MANY_FOR_KERNEL)
+    plan = _plan(spec, x, y.shape[-1], tiled, ())
     read = _outputs_reader(plan, y)
 
     def block(step):
@@ -89,18 +97,19 @@ def _planar_kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     return sum_blocks(blocks, block).reshape(*spec.taps, -1, y.shape[-1])
 
 
-def _plan(spec: Spec, x: Array, outputs: int, many: int) -> Plan:
-    tiled = _tiled(spec, x.dtype)[: 2 if x.shape[-1] * outputs >= many else 1]
+def _plan(
+    spec: Spec, x: Array, outputs: int, tiled: tuple[int, ...], late: tuple[int, ...]
+) -> Plan:
     acc = accumulator(spec, x.dtype)
     counts = [-(-w.out // TILE) if i in tiled else w.out for i, w in enumerate(spec.windows)]
-    taps = math.prod(w.taps for i, w in enumerate(spec.windows) if i not in tiled)
-    columns = REACH ** len(tiled) * (taps * x.shape[-1] + outputs)
+    copied = math.prod(w.taps for i, w in enumerate(spec.windows) if i not in tiled + late)
+    columns = REACH ** len(tiled) * (copied * x.shape[-1] + _late_taps(spec, late) * outputs)
     row_bytes = math.prod(counts[1:]) * columns * acc.itemsize
     blocks = split(x.shape[0], counts[0], row_bytes, BUDGET)
     counts[0] = blocks.padded_rows
     # Never a plain cut: XLA would fuse it, and add the block's offset anew at every read.
     sizes = [
-        _reach(w, n, i in tiled) + (i == 1)
+        _reach(w, n, i in tiled) + (i == len(counts) - 1)
         for i, (w, n) in enumerate(zip(spec.windows, counts, strict=True))
     ]
     windows = [
@@ -112,15 +121,32 @@ def _plan(spec: Spec, x: Array, outputs: int, many: int) -> Plan:
     size = _reach(first, blocks.rows, 0 in tiled)
     counts[0] = blocks.rows
     x = x.astype(acc) if tiled else x
-    return Plan(tiled, blocks, tuple(counts), reader(blocks, x, windows, stride, size))
+    return Plan(tiled, late, blocks, tuple(counts), reader(blocks, x, windows, stride, size))
 
 
-def _tiled(spec: Spec, dtype) -> tuple[int, ...]:
-    """The axes of three taps, but that some axis of several taps remains for the patches."""
-    if not jnp.issubdtype(dtype, jnp.inexact):
+def _tiled(spec: Spec, x: Array, outputs: int, many: int) -> tuple[int, ...]:
+    """The first axes of three taps, but never the last axis of several: it is left for patches."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
         return ()
-    several = [i for i, w in enumerate(spec.windows) if w.taps > 1]
-    return tuple(i for i in several[:-1] if _is_tileable(spec.windows[i]))
+    threes = [i for i in _several(spec)[:-1] if _is_tileable(spec.windows[i])]
+    return tuple(threes[: 2 if x.shape[-1] * outputs >= many else 1])
+
+
+def _late(spec: Spec, tiled: tuple[int, ...]) -> tuple[int, ...]:
+    """The axis before the last of several taps, where few outputs are no whole window's."""
+    late = [i for i in _several(spec)[:-1] if i > 0 and i not in tiled][-1:]
+    is_worth_it = all(
+        w.stride == 1 and 4 * w.reach <= w.out for w in (spec.windows[i] for i in late)
+    )
+    return tuple(late) if is_worth_it else ()
+
+
+def _late_taps(spec: Spec, late: tuple[int, ...]) -> int:
+    return math.prod(spec.windows[i].taps for i in late)
+
+
+def _several(spec: Spec) -> list[int]:
+    return [i for i, w in enumerate(spec.windows) if w.taps > 1]
 
 
 def _is_tileable(w: Window) -> bool:
@@ -151,7 +177,7 @@ def _patches(spec: Spec, plan: Plan, x: Array) -> Array:
     for front, axis in enumerate(plan.tiled):
         x = _tiles(x, _inputs, REACH, front, axis, plan.counts[axis])
     for axis in reversed(range(len(spec.windows))):
-        if axis in plan.tiled:
+        if axis in plan.tiled + plan.late:
             continue
         w, at = spec.windows[axis], len(plan.tiled) + 1 + axis
         last = (plan.counts[axis] - 1) * w.stride + 1
@@ -185,26 +211,44 @@ def _along(a: Array, f: Callable, axis: int) -> Array:
     return jnp.stack(f(*parts), axis)
 
 
-def _output_transform(plan: Plan, products: Array) -> Array:
-    """`A'` of every tile: `[4 ** tiled, rows, m]` to `[n, *outputs, m]`."""
-    s, n = len(plan.tiled), len(plan.counts)
-    m = products.reshape(*(REACH,) * s, plan.blocks.images, *plan.counts, products.shape[-1])
+def _output_transform(spec: Spec, plan: Plan, products: Array) -> Array:
+    """`A'` of every tile: `[4 ** tiled, rows, late * m]` to `[n, *outputs, m]`."""
+    s, n, images = len(plan.tiled), len(plan.counts), plan.blocks.images
+    held = [c + (spec.windows[i].reach if i in plan.late else 0) for i, c in enumerate(plan.counts)]
+    m = lax.optimization_barrier(products.reshape(*(REACH,) * s, images, *held, -1))
+    m = _sum_late(spec, plan, m)
     for front in range(s):
-        m = _along(lax.optimization_barrier(m), _outputs, front)
+        m = _along(m if front == 0 else lax.optimization_barrier(m), _outputs, front)
     order = [s]
     for axis in range(n):
         order += [s + 1 + axis, *(i for i in range(s) if plan.tiled[i] == axis)]
     sizes = [TILE * c if i in plan.tiled else c for i, c in enumerate(plan.counts)]
-    return m.transpose(*order, m.ndim - 1).reshape(plan.blocks.images, *sizes, m.shape[-1])
+    return m.transpose(*order, m.ndim - 1).reshape(images, *sizes, m.shape[-1])
+
+
+def _sum_late(spec: Spec, plan: Plan, products: Array) -> Array:
+    """Every tap's part of the last axis, shifted into place on its own axis, and added."""
+    for axis in plan.late:
+        w, at = spec.windows[axis], len(plan.tiled) + 1 + axis
+        views = [
+            lax.slice_in_dim(part, t * w.dilation, t * w.dilation + w.out, axis=at)
+            for t, part in enumerate(jnp.split(products, w.taps, -1))
+        ]
+        products = reduce(jnp.add, views)
+    return products
 
 
 def _kernel_transform(spec: Spec, plan: Plan, k: Array) -> Array:
-    """`G k`: `[*taps, c, m]` to `[4 ** tiled, taps * c, m]`."""
+    """`G k`: `[*taps, c, m]` to `[4 ** tiled, taps * c, late * m]`."""
     k = k.astype(accumulator(spec, k.dtype)) if plan.tiled else k
     for axis in plan.tiled:
         k = _along(k, _taps, axis)
-    k = jnp.moveaxis(k, plan.tiled, range(len(plan.tiled)))
-    return k.reshape(REACH ** len(plan.tiled), -1, k.shape[-1])
+    front = range(len(plan.tiled))
+    k = jnp.moveaxis(k, (*plan.tiled, *plan.late), (*front, *(-2 for _ in plan.late)))
+    columns = _late_taps(spec, plan.late) * k.shape[-1]
+    return k.reshape(
+        REACH ** len(plan.tiled), k.size // columns // REACH ** len(plan.tiled), columns
+    )
 
 
 def _kernel_transform_adjoint(spec: Spec, plan: Plan, u: Array) -> Array:
