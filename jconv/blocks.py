@@ -64,6 +64,7 @@ def reader(
     if first.input_dilation > 1:
         x = lax.optimization_barrier(embed(x, (first, *(Window(w.size, 1) for w in others))))
         first = first.padded()
+    low, high = max(first.low, 0), max(first.high, 0)
     held = min(size, first.size)
 
     def read(step):
@@ -71,8 +72,9 @@ def reader(
         inside = jnp.clip(start, 0, first.size - held)
         rest = (0,) * (x.ndim - 2)
         rows = cut(x, (step // blocks.row_blocks, inside, *rest), (1, held, *x.shape[2:]))
-        rows = grow(rows, 1, [(max(first.low, 0), max(first.high, 0), 0)])
-        rows = cut(rows, (0, start - inside + max(first.low, 0), *rest), (1, size, *x.shape[2:]))
+        if low or high:
+            rows = grow(rows, 1, [(low, high, 0)])
+            rows = cut(rows, (0, start - inside + low, *rest), (1, size, *x.shape[2:]))
         return lax.optimization_barrier(embed(rows, (Window(size, 1), *others)))
 
     return read

@@ -162,13 +162,12 @@ def _outputs_reader(plan: Plan, y: Array) -> Callable[[Array | int], Array]:
     """The reader of the outputs of a block, in whole tiles."""
     counts = (plan.blocks.padded_rows, *plan.counts[1:])
     sizes = [TILE * n if i in plan.tiled else n for i, n in enumerate(counts)]
-    uncut = plan.tiled[:1]  # never a plain cut, as in `_plan`
-    windows = [
-        Window(have, 1, high=n - have + (i in uncut))
-        for i, (have, n) in enumerate(zip(y.shape[1:], sizes, strict=False))
-    ]
-    rows = plan.step * plan.blocks.rows
-    return reader(plan.blocks, y, windows, plan.step, rows + (0 in uncut))
+    windows = [Window(n, 1, high=m - n) for n, m in zip(y.shape[1:], sizes, strict=False)]
+    read = reader(plan.blocks, y, windows, plan.step, plan.step * plan.blocks.rows)
+    if not plan.tiled:
+        return read
+    # One row more, never read: not a plain cut, as in `_plan`.
+    return lambda step: grow(read(step), 1 + plan.tiled[0], [(0, 1, 0)])
 
 
 def _patches(spec: Spec, plan: Plan, x: Array) -> Array:
@@ -193,6 +192,7 @@ def _patches(spec: Spec, plan: Plan, x: Array) -> Array:
 
 def _spread(plan: Plan, y: Array) -> Array:
     """`A y` of every tile: `[4, ..., n, *counts, m]`."""
+    y = lax.optimization_barrier(y)
     for front, axis in enumerate(plan.tiled):
         y = _tiles(y, _outputs_adjoint, TILE, front, axis, plan.counts[axis])
     return y
