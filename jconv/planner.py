@@ -156,7 +156,7 @@ def _is_longer_than_a_frame(p: Problem) -> bool:
 
 
 def _is_volume(p: Problem) -> bool:
-    """Of which a block holds the patches of a row of outputs, their rows long enough to be fast."""
+    """A block holds the patches of a row of outputs, and the products' rows are long enough."""
     row = math.prod(p.spec.out[1:]) * p.taps * p.inputs
     if p.rank < 3 or row > MOST_ROW or not p.every(lambda w: w.input_dilation == 1):
         return False
@@ -233,7 +233,7 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
-    Rule("mixed", _is_volume, "two products an output, not three (volume3x3x3)"),
+    Rule("mixed", _is_volume, "blocks of tiles and patches, 18 products for 27 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),

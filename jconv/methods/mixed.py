@@ -63,8 +63,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
         rows = _rows(plan, _patches(spec, plan, plan.read(step)))
         return _output_transform(spec, plan, _product(spec, rows, flat, (2, 2)))
 
-    y = map_blocks(plan.blocks, block, spec.out[0])
-    return crop(y, 1, [(0, n) for n in spec.out])
+    return map_blocks(plan.blocks, block, spec.out[0])
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
@@ -212,7 +211,7 @@ def _along(a: Array, f: Callable, axis: int) -> Array:
 
 
 def _output_transform(spec: Spec, plan: Plan, products: Array) -> Array:
-    """`A'` of every tile: `[4 ** tiled, rows, late * m]` to `[n, *outputs, m]`."""
+    """`A'` of every tile: `[4 ** tiled, rows, late * m]` to `[n, *out, m]`, or rows of it."""
     s, n, images = len(plan.tiled), len(plan.counts), plan.blocks.images
     held = [c + (spec.windows[i].reach if i in plan.late else 0) for i, c in enumerate(plan.counts)]
     m = lax.optimization_barrier(products.reshape(*(REACH,) * s, images, *held, -1))
@@ -223,7 +222,8 @@ def _output_transform(spec: Spec, plan: Plan, products: Array) -> Array:
     for axis in range(n):
         order += [s + 1 + axis, *(i for i in range(s) if plan.tiled[i] == axis)]
     sizes = [TILE * c if i in plan.tiled else c for i, c in enumerate(plan.counts)]
-    return m.transpose(*order, m.ndim - 1).reshape(images, *sizes, m.shape[-1])
+    y = m.transpose(*order, m.ndim - 1).reshape(images, *sizes, m.shape[-1])
+    return crop(y, 1, [(0, min(n, w.out)) for n, w in zip(sizes, spec.windows, strict=True)])
 
 
 def _sum_late(spec: Spec, plan: Plan, products: Array) -> Array:
