@@ -55,18 +55,30 @@ def reader(
 ) -> Callable[[Array | int], Array]:
     """`read(step)`: what block `step` reads of `x` `[n, *size, c]` padded as the windows say.
 
-    Whole images are padded within their step, while they are in the cache.
+    It is padded within its step, while it is in the cache.
     """
+    first, *others = windows
     if blocks.row_blocks == 1:
         return lambda step: lax.optimization_barrier(
             embed(blocks.cut(x, step, 1, x.shape[1]), windows)
         )
-    padded = lax.optimization_barrier(embed(x, windows))
+    if first.input_dilation > 1:
+        x = lax.optimization_barrier(embed(x, (first, *(Window(w.size, 1) for w in others))))
+        first = first.padded()
+    low, high = max(first.low, 0), max(first.high, 0)
+    held = min(size, first.size)
 
-    def read(step: Array | int) -> Array:
+    def read(step):
+        start = step % blocks.row_blocks * blocks.rows * stride - first.low
+        inside = jnp.clip(start, 0, first.size - held)
+        rest = (0,) * (x.ndim - 2)
+        rows = cut(x, (step // blocks.row_blocks, inside, *rest), (1, held, *x.shape[2:]))
+        if low or high:
+            rows = grow(rows, 1, [(low, high, 0)])
+            rows = cut(rows, (0, start - inside + low, *rest), (1, size, *x.shape[2:]))
         # One row more: behind a plain slice XLA drops the barrier, and each read of each tap would
         # find the block anew, which takes 3x3 taps of stride 2 from 7 to 16 ms.
-        rows = grow(blocks.cut(padded, step, stride, size), 1, [(0, 1, 0)])
+        rows = embed(rows, (Window(size, 1, high=1), *others))
         return crop(lax.optimization_barrier(rows), 1, [(0, size)])
 
     return read
@@ -82,8 +94,8 @@ def split(
     budget = max(BLOCK_BYTES if budget is None else budget, least)
     if rows * row_bytes >= budget:
         most = max(budget // max(row_bytes, 1), 1)
-        row_blocks = -(-rows // most)
-        return Blocks(n, 1, row_blocks, -(-rows // row_blocks))
+        size = min(range(most, most // 2, -1), key=lambda size: -(-rows // size) * size)
+        return Blocks(n, 1, -(-rows // size), size)
     most = min(budget // max(rows * row_bytes, 1), n)
     images = max(d for d in range(1, most + 1) if n % d == 0)
     return Blocks(n, images, 1, rows)

@@ -163,6 +163,7 @@ def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
     return {
         "fourier": (inexact, "floats and complex numbers, since it rounds"),
         "kn2row": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
+        "mixed": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
         "winograd": (
             inexact and unit and threes and spec.groups == 1,
             "floats, one or two axes of 3 taps, and stride, dilations and groups 1",

@@ -79,6 +79,8 @@ MOST_TERMS = 256
 MOST_TAPS = 240
 # Accumulators of a kernel's adjoint, likewise.
 MOST_SUMS = 64
+# Entries of the patches of one row of outputs.
+MOST_ROW = 2**23
 
 
 def _is_pointwise(p: Problem) -> bool:
@@ -175,7 +177,15 @@ def _is_longer_than_a_frame(p: Problem) -> bool:
 
 
 def _is_volume(p: Problem) -> bool:
-    return p.rank > 2 and not (p.face == "kernel_adjoint" and p.inputs == 1)
+    """A block holds the patches of a row of outputs, and the products' rows are long enough."""
+    row = math.prod(p.spec.out[1:]) * p.taps * p.inputs
+    if p.rank < 3 or row > MOST_ROW or not p.every(lambda w: w.input_dilation == 1):
+        return False
+    if p.face == "kernel_adjoint":
+        return True
+    if p.face == "input_adjoint" and not (p.is_unit_stride and min(p.inputs, p.outputs) >= 8):
+        return False
+    return p.inputs >= 4 and p.positions >= 4 * max(p.inputs, p.outputs)
 
 
 def _is_tall(p: Problem) -> bool:
@@ -280,7 +290,8 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
-    Rule("fold", _is_volume, "taps of the first axis as channels (volume3x3x3, volume_time)"),
+    Rule("mixed", _is_volume, "blocks of tiles and patches, 18 products for 27 (volume3x3x3)"),
+    Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5, stem7x7s2)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import jconv
 from jconv import blocks, faces
-from jconv.methods import METHODS, winograd
+from jconv.methods import METHODS, mixed, winograd
 from tests.cases import CONV_CASES, PLANNED_CASES, named
 from tests.compare import assert_close
 from tests.public import PUBLIC
@@ -316,7 +316,7 @@ def in_shard_map():
 
 
 def in_small_blocks():
-    blocks.BLOCK_BYTES = winograd.BUDGET = faces.BATCH_BYTES = 100
+    blocks.BLOCK_BYTES = winograd.BUDGET = mixed.BUDGET = faces.BATCH_BYTES = 100
     for case in (*PLANNED_CASES, *named(CONV_CASES, "depthwise", "many groups", "rank 4")):
         yield case.name, check_varying_types, case, "auto"
     (case,) = named(PLANNED_CASES, "3x3 taps")

@@ -6,7 +6,7 @@ import pytest
 
 from jconv import blocks, faces
 from jconv.geometry import Spec, Window
-from jconv.methods import winograd
+from jconv.methods import mixed, winograd
 from jconv.planner import FACES, Problem, choose
 from tests.compare import assert_close
 
@@ -17,6 +17,7 @@ CASES = {
     "strided rows": (2, (17, 6), (3, 2), 3, 4, {"stride": 2}),
     "tiles": (4, (9, 7), (3, 3), 2, 3, {}),
     "one axis": (3, (40,), (3,), 2, 3, {}),
+    "volume": (2, (9, 6, 5), (3, 3, 2), 9, 4, {}),
 }
 BUDGETS = (1, 1000, 3000)
 
@@ -37,6 +38,7 @@ def small_blocks(request, monkeypatch):
     """Budgets that cut these sizes. Compiled programs know no budget, so none is kept."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", request.param)
     monkeypatch.setattr(winograd, "BUDGET", request.param)
+    monkeypatch.setattr(mixed, "BUDGET", request.param)
     monkeypatch.setattr(faces, "BATCH_BYTES", request.param)
     jax.clear_caches()
     yield
@@ -47,15 +49,16 @@ def _served(method, case):
     size, taps, options = CASES[case][1], CASES[case][2], CASES[case][5]
     unit = "stride" not in options
     return {
-        "patches": True,
-        "kn2row": unit,
+        "patches": case != "volume",
+        "kn2row": unit and case != "volume",
+        "mixed": unit,
         "winograd": unit and set(taps) == {3} and len(size) <= 2,
     }[method]
 
 
 @pytest.mark.parametrize(
     ("method", "case"),
-    [(m, c) for m in ("patches", "kn2row", "winograd") for c in CASES if _served(m, c)],
+    [(m, c) for m in ("patches", "kn2row", "mixed", "winograd") for c in CASES if _served(m, c)],
 )
 def test_blocks_change_nothing(small_blocks, method, case):
     spec, operands = _operands(case)

@@ -9,7 +9,7 @@ outside `x` are zeros, and the kernel is not flipped: a method knows nothing of 
 modes or `flip`.
 """
 
-from jconv.methods import direct, fourier, kn2row, lanes, patches, shifts, toeplitz, winograd
+from jconv.methods import direct, fourier, kn2row, lanes, mixed, patches, shifts, toeplitz, winograd
 
 METHODS = {
     "direct": direct,
@@ -20,4 +20,5 @@ METHODS = {
     "lanes": lanes,
     "kn2row": kn2row,
     "winograd": winograd,
+    "mixed": mixed,
 }
