@@ -18,3 +18,10 @@ def strict_jax():
         jax.numpy_dtype_promotion("strict"),
     ):
         yield
+
+
+@pytest.fixture
+def no_nans():
+    """An error where a program returns a NaN."""
+    with jax.debug_nans(True):
+        yield
