@@ -1,5 +1,6 @@
 """How close is close enough: one rule for all tests."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,12 +11,12 @@ ROUNDINGS = 32
 
 def tolerance(dtype, terms):
     """Absolute, for sums of `terms` products of entries of unit size, each rounded to `dtype`."""
-    return ROUNDINGS * terms * float(jnp.finfo(dtype).eps)
+    return ROUNDINGS * terms * float(jnp.finfo(jax.dtypes.canonicalize_dtype(dtype)).eps)
 
 
 def assert_close(actual, expected, dtype, terms=1):
     """`actual` has that dtype, and is `expected` up to the rounding of `terms` products."""
-    assert actual.dtype == jnp.dtype(dtype)
+    assert actual.dtype == jax.dtypes.canonicalize_dtype(dtype)
     assert actual.shape == np.shape(expected)
     np.testing.assert_allclose(wide(actual), expected, rtol=0, atol=tolerance(dtype, terms))
 

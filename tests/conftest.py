@@ -2,17 +2,26 @@ import jax
 import pytest
 from hypothesis import settings
 
+from tests.effort import X64
+
 settings.register_profile("strict", deadline=None, derandomize=True, database=None)
 settings.load_profile("strict")
 
 
 @pytest.fixture(autouse=True)
 def strict_jax():
-    """Float64 exists, and nothing broadcasts or promotes unasked. Doctests keep JAX's defaults."""
+    """Nothing broadcasts or promotes unasked. Doctests keep JAX's defaults."""
     with (
-        jax.enable_x64(True),
+        jax.enable_x64(X64),
         jax.enable_checks(True),
         jax.numpy_rank_promotion("raise"),
         jax.numpy_dtype_promotion("strict"),
     ):
+        yield
+
+
+@pytest.fixture
+def no_nans():
+    """An error where a program returns a NaN."""
+    with jax.debug_nans(True):
         yield

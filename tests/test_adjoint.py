@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from tests import strategies
 from tests.cases import CONV_CASES, METHODS, dense, each_case, each_method
 from tests.compare import tolerance
 from tests.effort import drawn
+
+pytestmark = pytest.mark.usefixtures("no_nans")
 
 
 def pairing(a, b):

@@ -347,7 +347,8 @@ def test_factors_of_a_linear_net_are_its_gauss_newton_matrix(head):
     # The cotangents of one output of every example at a time.
     units = np.eye(outputs[0].size).reshape(-1, 1, *outputs[0].shape)
     every = [transpose(jnp.broadcast_to(unit, outputs.shape))[0] for unit in units]
-    factors = [kronecker_factors(x, b, case.taps, approximation=kind, **options) for b in every]
+    of = jax.jit(lambda b: kronecker_factors(x, b, case.taps, approximation=kind, **options))
+    factors = [of(b) for b in every]
     a, g = factors[0].input, sum(f.output for f in factors)
     np.testing.assert_allclose(np.kron(a, g), expected, rtol=1e-10, atol=1e-12)
 

@@ -15,6 +15,8 @@ from tests import definition
 from tests.cases import CONV_CASES, MODES, dense, each_case, each_method, named
 from tests.compare import assert_close, tolerance
 
+pytestmark = pytest.mark.usefixtures("no_nans")
+
 CURVED = "symmetric", "dilation and stride"
 
 
