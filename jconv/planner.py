@@ -208,6 +208,18 @@ def _is_strided(p: Problem) -> bool:
     )
 
 
+def _has_small_patches(p: Problem) -> bool:
+    """A stride, and patches of the input so small beside the output that adding them up is cheap."""
+    return (
+        p.face == "input_adjoint"
+        and p.is_dense
+        and p.is_undilated
+        and not p.is_unit_stride
+        and 8 * p.taps * p.inputs <= p.outputs
+        and not p.every(lambda w: w.taps == w.stride)
+    )
+
+
 def _has_phases(p: Problem) -> bool:
     """A stride whose phases have taps each, too few to fill a convolution of them all."""
     return (
@@ -293,6 +305,7 @@ CPU = (
     Rule("mixed", _is_volume, "blocks of tiles and patches, 18 products for 27 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5, stem7x7s2)"),
+    Rule("patches", _has_small_patches, "one product (10 taps, stride 5, 1 to 512 channels)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
