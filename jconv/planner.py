@@ -209,7 +209,7 @@ def _is_strided(p: Problem) -> bool:
 
 
 def _has_small_patches(p: Problem) -> bool:
-    """A stride, and patches of the input so small beside the output that adding them up is cheap."""
+    """A stride, and patches so small beside the output that adding them up is cheap."""
     return (
         p.face == "input_adjoint"
         and p.is_dense
