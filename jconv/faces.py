@@ -2,9 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,8 @@ from jax import Array, lax
 
 from jconv import planner
 from jconv.blocks import split, sum_blocks
-from jconv.channels import swap_channels
-from jconv.geometry import Spec, transposed
+from jconv.divisions import DIVISIONS
+from jconv.geometry import Spec
 from jconv.methods import METHODS
 from jconv.planner import Problem, Rule
 from jconv.rewrites import REWRITES
@@ -28,17 +27,17 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     """
     if method != "auto":
         return _by(face, spec, method, a, b, platform="")
-    on_cpu = partial(_auto, face, spec, "cpu")
-    elsewhere = partial(_auto, face, spec, "default")
+    on_cpu = partial(_auto, face, spec, platform="cpu")
+    elsewhere = partial(_auto, face, spec, platform="default")
     problem = problem_of(face, spec, a, b)
     cpu, default = (planner.choose(problem, platform).method for platform in ("cpu", "default"))
-    # The same rewrite may lead to different ends.
-    if cpu == default and cpu not in (*REWRITES, "by_phase"):
+    # The same step may lead to different ends.
+    if cpu == default and cpu in METHODS:
         return on_cpu(a, b)
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
 
 
-def _auto(face: str, spec: Spec, platform: str, a: Array, b: Array) -> Array:
+def _auto(face: str, spec: Spec, a: Array, b: Array, *, platform: str) -> Array:
     method = planner.choose(problem_of(face, spec, a, b), platform).method
     whole = partial(_by, face, spec, method, platform=platform)
     if platform != "cpu" or method not in COPYING:
@@ -47,7 +46,7 @@ def _auto(face: str, spec: Spec, platform: str, a: Array, b: Array) -> Array:
 
 
 # What copies all of its operand to rearrange or to pad it.
-COPYING = {"lanes", "fourier", "apart", "by_phase", "bundles", *REWRITES} - {"overhang"}
+COPYING = {"lanes", "fourier", *DIVISIONS, *REWRITES} - {"overhang"}
 # Bytes of both operands up to which that is done at once.
 BATCH_BYTES = 24 * 2**20
 
@@ -69,65 +68,14 @@ def _in_batches(face: str, spec: Spec, whole: Callable, a: Array, b: Array) -> A
     return parts.reshape(-1, *parts.shape[2:])
 
 
-def _apart(face: str, spec: Spec, a: Array, b: Array, platform: str) -> Array:
-    """One dense convolution after the other, a group each."""
-    each = partial(_auto, face, dataclasses.replace(spec, groups=1), platform)
-    return _by_groups(spec, each, a, b)
-
-
-def _bundles(face: str, spec: Spec, a: Array, b: Array) -> Array:
-    """A few groups' patches and products at a time: of one alone they are too small."""
-    if face == "input_adjoint":
-        face, spec = "forward", transposed(spec)
-        b = swap_channels(lax.rev(b, range(b.ndim - 2)), spec.groups)
-    each = partial(getattr(METHODS["patches"], face), dataclasses.replace(spec, groups=1))
-    return _by_groups(spec, each, a, b, math.gcd(spec.groups, 4))
-
-
-def _by_groups(spec: Spec, each: Callable, a: Array, b: Array, at_once: int = 1) -> Array:
-    def split_groups(c: Array) -> Array:
-        return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
-
-    operands = split_groups(a), split_groups(b)
-    parts = lax.map(lambda pair: each(*pair), operands, batch_size=at_once if at_once > 1 else None)
-    joined = jnp.moveaxis(parts, 0, -2)
-    return joined.reshape(*joined.shape[:-2], -1)
-
-
-def _by_phase(spec: Spec, y: Array, k: Array, platform: str) -> Array:
-    """The input's adjoint of a stride, each phase of the input by the taps that meet it.
-
-    `x[s*q + r] = sum_u y[q - u] k[s*u + r]`: no zeros between outputs, none among the taps.
-    """
-    rewrite = REWRITES["phases"](spec)
-    strides = [w.stride for w in spec.windows]
-    parts = []
-    for r in product(*map(range, strides)):
-        taps = k[tuple(slice(first, None, s) for first, s in zip(r, strides, strict=True))]
-        phase = _one_phase(rewrite.spec, taps.shape)
-        parts.append(_auto("input_adjoint", phase, platform, y, taps))
-    return rewrite.to_x.adjoint(jnp.concatenate(parts, -1))
-
-
-def _one_phase(spec: Spec, taps: Sequence[int]) -> Spec:
-    windows = [
-        dataclasses.replace(w, taps=n, high=w.high + n - w.taps)
-        for w, n in zip(spec.windows, taps, strict=False)
-    ]
-    return dataclasses.replace(spec, windows=tuple(windows))
-
-
 def _by(face: str, spec: Spec, method: str, a: Array, b: Array, platform: str) -> Array:
-    if method == "apart":
-        return _apart(face, spec, a, b, platform)
-    if method == "by_phase":
-        return _by_phase(spec, a, b, platform)
+    if method in DIVISIONS:
+        return DIVISIONS[method](face, spec, partial(_auto, platform=platform), a, b)
     if method not in REWRITES:
-        compute = partial(_bundles, face) if method == "bundles" else getattr(METHODS[method], face)
-        c = compute(spec, a, b)
+        c = getattr(METHODS[method], face)(spec, a, b)
         return c.astype(a.dtype if spec.preferred is None else spec.preferred)
     simple, to_x, to_kernel, from_y = REWRITES[method](spec)
-    inner = partial(_auto, face, simple, platform)
+    inner = partial(_auto, face, simple, platform=platform)
     match face:
         case "forward":
             return from_y.apply(inner(to_x.apply(a), to_kernel.apply(b)))

@@ -1,0 +1,72 @@
+"""One convolution as several smaller ones.
+
+    apart, bundles    the groups, one by one or four at a time
+    by_phase          each phase of the stride, by the taps that meet it
+
+A division takes `(face, spec, compute, a, b)`; `compute(face, spec, a, b)` is a face of a part.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jconv.channels import swap_channels
+from jconv.geometry import Spec, transposed
+from jconv.methods import patches
+from jconv.rewrites import phases
+
+
+def apart(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Array:
+    """One dense convolution after the other, a group each."""
+    each = partial(compute, face, dataclasses.replace(spec, groups=1))
+    return _by_groups(spec, each, a, b)
+
+
+def bundles(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Array:
+    """A few groups' patches and products at a time: of one alone they are too small."""
+    dtype = a.dtype if spec.preferred is None else spec.preferred
+    if face == "input_adjoint":
+        face, spec = "forward", transposed(spec)
+        b = swap_channels(lax.rev(b, range(b.ndim - 2)), spec.groups)
+    each = partial(getattr(patches, face), dataclasses.replace(spec, groups=1))
+    return _by_groups(spec, each, a, b, math.gcd(spec.groups, 4)).astype(dtype)
+
+
+def by_phase(face: str, spec: Spec, compute: Callable, y: Array, k: Array) -> Array:
+    """The input's adjoint of a stride, each phase of the input by the taps that meet it.
+
+    `x[s*q + r] = sum_u y[q - u] k[s*u + r]`: no zeros between outputs, none among the taps.
+    """
+    rewrite = phases(spec)
+    strides = [w.stride for w in spec.windows]
+    parts = []
+    for r in product(*map(range, strides)):
+        taps = k[tuple(slice(first, None, s) for first, s in zip(r, strides, strict=True))]
+        parts.append(compute(face, _one_phase(rewrite.spec, taps.shape), y, taps))
+    return rewrite.to_x.adjoint(jnp.concatenate(parts, -1))
+
+
+def _by_groups(spec: Spec, each: Callable, a: Array, b: Array, at_once: int = 1) -> Array:
+    def split_groups(c: Array) -> Array:
+        return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
+
+    operands = split_groups(a), split_groups(b)
+    parts = lax.map(lambda pair: each(*pair), operands, batch_size=at_once if at_once > 1 else None)
+    joined = jnp.moveaxis(parts, 0, -2)
+    return joined.reshape(*joined.shape[:-2], -1)
+
+
+def _one_phase(spec: Spec, taps: Sequence[int]) -> Spec:
+    windows = [
+        dataclasses.replace(w, taps=n, high=w.high + n - w.taps)
+        for w, n in zip(spec.windows, taps, strict=False)
+    ]
+    return dataclasses.replace(spec, windows=tuple(windows))
+
+
+DIVISIONS = {"apart": apart, "bundles": bundles, "by_phase": by_phase}
