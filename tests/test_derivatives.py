@@ -17,7 +17,7 @@ from tests.compare import assert_close, tolerance
 
 pytestmark = pytest.mark.usefixtures("no_nans")
 
-CURVED = "symmetric", "dilation and stride"
+CURVED = "wrap, input dilated", "dilation and stride"
 
 
 def conv_of(case, **options):
@@ -214,7 +214,8 @@ def test_gradient_that_lax_gets_wrong(channels):
     assert_close(
         x_bar(lambda x: jconv.conv(x, kernel, padding=padding)), expected, "float32", terms
     )
-    error_of_lax = np.abs(x_bar(by_lax) - expected).max()
+    with jax.debug_nans(False):
+        error_of_lax = np.abs(x_bar(by_lax) - expected).max()
     if error_of_lax <= tolerance("float32", terms):
         pytest.skip("lax's own gradient is right on this version and platform")
     assert not error_of_lax < 1e-2
