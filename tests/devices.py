@@ -341,6 +341,7 @@ GROUPS = {f.__name__: f for f in ALL}
 def main(group):
     with (
         jax.enable_x64(True),
+        jax.enable_checks(True),
         jax.numpy_rank_promotion("raise"),
         jax.numpy_dtype_promotion("strict"),
     ):

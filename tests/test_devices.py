@@ -17,7 +17,7 @@ GROUPS = {
     "in_jit": 4,
     "in_explicit_mode": len(PUBLIC) + 2,
     "in_shard_map": 2 * len(PUBLIC),
-    "in_small_blocks": 20,
+    "in_small_blocks": 21,
     "in_shards": 22,
 }
 
