@@ -297,8 +297,7 @@ def check_no_device_holds_the_whole(kind):
 
 def in_jit():
     for public in PUBLIC:
-        if public.name in ("conv", "kernel_gradient", "max_pool"):
-            yield public.name, check_jit, public, AxisType.Auto
+        yield public.name, check_jit, public, AxisType.Auto
     yield "orders", check_orders, AxisType.Auto
 
 

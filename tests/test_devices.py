@@ -14,7 +14,7 @@ from tests.public import PUBLIC
 ROOT = Path(__file__).parents[1]
 EIGHT = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 GROUPS = {
-    "in_jit": 4,
+    "in_jit": len(PUBLIC) + 1,
     "in_explicit_mode": len(PUBLIC) + 2,
     "in_shard_map": 2 * len(PUBLIC),
     "in_small_blocks": 21,
