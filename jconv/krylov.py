@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jconv.placement import zeros
+
 # Products between two restarts: enough to tell close eigenvalues apart, few enough to keep.
 DEPTH = 24
 
@@ -28,14 +30,15 @@ def largest_eigenvector(
         return *_best(apply, v, depth), cycle + 1
 
     real = jnp.finfo(start.dtype).dtype
-    before = (_unit(start), jnp.ones((), real), jnp.zeros((), real), 0)
+    nothing = zeros((), real, start)
+    before = (_unit(start), nothing + 1, nothing, 0)
     return lax.while_loop(unfinished, improve, before)[0]
 
 
 def _best(apply: Callable[[Array], Array], v: Array, depth: int) -> tuple[Array, Array, Array]:
     """The best vector of the Krylov space of `v`, the norm of its residual, and its `theta`."""
     shape = v.shape
-    none = jnp.zeros((depth, v.size), v.dtype)
+    none = zeros((depth, v.size), v.dtype, v)
 
     def extend(step, state):
         basis, images, q = state

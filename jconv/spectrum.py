@@ -23,6 +23,7 @@ from jconv.geometry import Ints, Padding, Window
 from jconv.krylov import largest_eigenvector
 from jconv.matrix import conv_matrix
 from jconv.operands import array, inexact, require_key, wide
+from jconv.placement import placed, zeros
 
 __all__ = ["operator_norm", "singular_values"]
 
@@ -30,6 +31,7 @@ __all__ = ["operator_norm", "singular_values"]
 ROUNDINGS = 32
 
 
+@placed("kernel", axes=lambda kernel: (None,))
 def singular_values(
     kernel: ArrayLike,
     size: Ints,
@@ -123,6 +125,7 @@ def _periodized(kernel: Array, axis: int, w: Window) -> Array:
     return jnp.moveaxis(jnp.tensordot(table, kernel, (1, axis), precision="highest"), 0, axis)
 
 
+@placed("kernel", axes=lambda kernel: ())
 def operator_norm(
     kernel: ArrayLike,
     size: Ints,
@@ -186,7 +189,7 @@ def operator_norm(
     least = ROUNDINGS * float(jnp.finfo(kernel.dtype).eps)
     static = (tuple(options.items()), max(_tolerance(tol), least), max_iterations)
     shape = (*(w.size for w in call.windows), kernel.shape[-2] * call.spec.groups)
-    start = jax.random.normal(key, shape, kernel.dtype)
+    start = jax.random.normal(key, shape, kernel.dtype) + zeros(shape, kernel.dtype, kernel)
     sigma, _, _ = adjoint.pointwise(_triplet, _triplet_adjoint, static, kernel, start)
     return sigma.astype(dtype)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import jconv
-from jconv import curvature, matrix
+from jconv import curvature, filters, lax, matrix, ndimage, signal, spectrum
 from tests.cases import dense
 
 ROWS, SIZE = 8, (8, 5)
@@ -30,7 +30,7 @@ class Public(NamedTuple):
         return tuple(jnp.asarray(dense(shape, dtype, i)) for i, shape in enumerate(self.shapes))
 
 
-X, KERNEL, Y = (4, *SIZE, 4), (3, 2, 4, 6), (4, *SIZE, 6)
+X, KERNEL, Y, PLANE = (4, *SIZE, 4), (3, 2, 4, 6), (4, *SIZE, 6), (ROWS, 6)
 SAME = {"padding": "same"}
 OVERLAPPING = {"window": (3, 2), "stride": (2, 1), "padding": 1}
 
@@ -124,6 +124,35 @@ PUBLIC = (
         (KERNEL,),
         ("..cb",),
     ),
+    Public(
+        "spectrum.singular_values",
+        lambda k: spectrum.singular_values(k, SIZE, padding_mode="wrap", **SAME),
+        (KERNEL,),
+        ("..cb",),
+    ),
+    Public(
+        "spectrum.operator_norm",
+        lambda k: spectrum.operator_norm(k, SIZE, key=jax.random.key(0), **SAME),
+        (KERNEL,),
+        ("..cb",),
+    ),
+    of_x("filters.apply", lambda x: filters.apply(x, filters.sobel(0))),
+    Public(
+        "lax.conv_general_dilated",
+        lambda x, k: lax.conv_general_dilated(
+            x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        (X, KERNEL),
+        ("br.c", "..c."),
+    ),
+    Public(
+        "signal.convolve",
+        lambda a, b: signal.convolve(a, b, mode="same"),
+        (PLANE, (3, 4)),
+        ("rc", ".."),
+    ),
+    Public("ndimage.gaussian_filter", lambda a: ndimage.gaussian_filter(a, 1.0), (PLANE,), ("rc",)),
+    Public("ndimage.maximum_filter", lambda a: ndimage.maximum_filter(a, 3), (PLANE,), ("rc",)),
 )
 
 each_public = pytest.mark.parametrize("public", PUBLIC, ids=[public.name for public in PUBLIC])

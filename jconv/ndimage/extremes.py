@@ -27,9 +27,11 @@ from jconv.ndimage.passes import Run, windows_along
 from jconv.ndimage.sums import cast, outside, stored, working
 from jconv.operands import array
 from jconv.padding import padded
+from jconv.placement import placed
 from jconv.windows import place, view
 
 
+@placed("input")
 def maximum_filter(
     input: ArrayLike,
     size=None,
@@ -64,6 +66,7 @@ def maximum_filter(
     return _filter(input, size, footprint, output, mode, cval, origin, axes, least=False)
 
 
+@placed("input")
 def minimum_filter(
     input: ArrayLike,
     size=None,
