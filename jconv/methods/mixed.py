@@ -23,7 +23,7 @@ from jax import Array, lax
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, matmul, swap_channels
 from jconv.geometry import Spec, Window, transposed
-from jconv.methods.patches import planar_rows
+from jconv.methods.patches import kernel_adjoint_by_rows
 from jconv.padding import crop, grow
 
 TILE, REACH = 2, 4
@@ -72,7 +72,7 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if x.shape[-1] < FEW:
-        return _planar_kernel_adjoint(spec, x, y)
+        return kernel_adjoint_by_rows(spec, x, y)
     tiled = _tiled(spec, x, y.shape[-1], MANY_FOR_KERNEL)
     plan = _plan(spec, x, y.shape[-1], tiled, ())
     read = _outputs_reader(plan, y)
@@ -82,18 +82,6 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
         return _product(spec, _rows(plan, _spread(plan, read(step))), rows, (1, 1))
 
     return _kernel_transform_adjoint(spec, plan, sum_blocks(plan.blocks, block))
-
-
-def _planar_kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    """By patches with positions last, copied in whole rows however few the channels."""
-    blocks, rows = planar_rows(spec, x)
-    y = grow(y, 1, [(0, blocks.padded_rows - spec.out[0], 0)])
-
-    def block(step):
-        columns = blocks.cut(y, step, 1, blocks.rows).reshape(-1, y.shape[-1])
-        return matmul(spec, rows(step)[0], columns, ((1,), (0,)))
-
-    return sum_blocks(blocks, block).reshape(*spec.taps, -1, y.shape[-1])
 
 
 def _plan(

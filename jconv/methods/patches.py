@@ -52,7 +52,7 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if x.shape[-1] <= FEW * spec.groups:
-        return _kernel_adjoint_by_rows(spec, x, y)
+        return kernel_adjoint_by_rows(spec, x, y)
     # A sum as large as a block's patches is not to be added to more often than need be.
     kernel = math.prod(spec.taps) * x.shape[-1] // spec.groups * y.shape[-1] * x.dtype.itemsize
     blocks, windows, read = _blocked(spec, x, kernel)
@@ -67,7 +67,8 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     return jnp.moveaxis(k, 2, 0).reshape(*spec.taps, -1, y.shape[-1])
 
 
-def _kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
+def kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
+    """By patches with positions last, copied in whole rows however few the channels."""
     blocks, rows = planar_rows(spec, x)
     y = grow(y, 1, [(0, blocks.padded_rows - spec.out[0], 0)])
 
