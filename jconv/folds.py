@@ -229,9 +229,8 @@ def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> A
     if any(w.taps > 1 for w in windows[axis + 1 :]):
         inner = tuple(Window(w.size, 1) if a <= axis else w for a, w in enumerate(windows))
         products = _multiplied(views(x, inner, 1))
-        outer = [Window(w.out, 1) for w in inner]
-        outer[axis] = windows[axis]
-        y_bar = _multiplied_adjoint(tuple(outer), products, y, y_bar)
+        outer = tuple(w if a <= axis else Window(w.out, 1) for a, w in enumerate(windows))
+        y_bar = _multiplied_adjoint(outer, products, y, y_bar)
         return _multiplied_adjoint(inner, x, products, y_bar)
     seen = views(*beyond(x, windows))
     y_bar, zero = spread(y_bar, windows), jnp.zeros((), x.dtype)

@@ -235,6 +235,7 @@ POOL_CASES = (
     pool_case(
         "rank 4", (3, 2, 4, 3), (2, 1, 3, 2), padding=((1, 0), (0, 0), (1, 1), (0, 1)), stride=1
     ),
+    pool_case("one tap at a stride, then two", (5, 4, 5), (1, 2, 2), stride=(2, 1, 1)),
     pool_case("two batch axes", (5, 4), (2, 3), channels=1, batch=(2, 3), stride=1),
     pool_case("overlapping", (7, 6), (3, 2), stride=(2, 1), padding=1),
     pool_case("stride beyond the window", (9, 8), (2, 1), stride=(3, 4)),
