@@ -56,8 +56,9 @@ def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
     return jnp.moveaxis(k, 0, 1).reshape(k.shape[1], -1)
 
 
-def swap_channels(k: Array, groups: int) -> Array:
-    """The kernel transposed: `[*taps, in // groups, out]` to `[*taps, out // groups, in]`."""
+def transposed_kernel(k: Array, groups: int) -> Array:
+    """The kernel of the input's adjoint: taps reversed, `[*taps, out // groups, in]`."""
+    k = lax.rev(k, range(k.ndim - 2))
     *taps, inputs, out = k.shape
     grouped = k.reshape(*taps, inputs, groups, out // groups)
     return jnp.swapaxes(grouped, -1, -3).reshape(*taps, out // groups, groups * inputs)

@@ -15,7 +15,7 @@ from itertools import product
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.channels import swap_channels
+from jconv.channels import transposed_kernel
 from jconv.geometry import Spec, transposed
 from jconv.methods import patches
 from jconv.rewrites import phases
@@ -32,7 +32,7 @@ def bundles(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Arr
     dtype = a.dtype if spec.preferred is None else spec.preferred
     if face == "input_adjoint":
         face, spec = "forward", transposed(spec)
-        b = swap_channels(lax.rev(b, range(b.ndim - 2)), spec.groups)
+        b = transposed_kernel(b, spec.groups)
     each = partial(getattr(patches, face), dataclasses.replace(spec, groups=1))
     return _by_groups(spec, each, a, b, math.gcd(spec.groups, 4)).astype(dtype)
 

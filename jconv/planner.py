@@ -60,6 +60,11 @@ class Problem(NamedTuple):
     def is_unit_stride(self) -> bool:
         return self.every(lambda w: w.stride == w.input_dilation == 1)
 
+    @property
+    def undoes_stride(self) -> bool:
+        """Whether it is the input's adjoint of a stride and nothing else."""
+        return self.face == "input_adjoint" and self.is_undilated and not self.is_unit_stride
+
     def every(self, condition: Callable[[Window], bool]) -> bool:
         """Whether the window of every axis meets a condition."""
         return all(map(condition, self.spec.windows))
@@ -200,21 +205,14 @@ def _is_tall(p: Problem) -> bool:
 def _is_strided(p: Problem) -> bool:
     """A stride whose phases fill up the taps well."""
     filled = math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
-    return (
-        p.face == "input_adjoint"
-        and p.is_undilated
-        and not p.is_unit_stride
-        and 2 * filled <= 3 * p.taps
-    )
+    return p.undoes_stride and 2 * filled <= 3 * p.taps
 
 
 def _has_small_patches(p: Problem) -> bool:
     """A stride, and patches so small beside the output that adding them up is cheap."""
     return (
-        p.face == "input_adjoint"
-        and p.is_dense
-        and p.is_undilated
-        and not p.is_unit_stride
+        p.is_dense
+        and p.undoes_stride
         and 8 * p.taps * p.inputs <= p.outputs
         and not p.every(lambda w: w.taps == w.stride)
     )
@@ -223,10 +221,8 @@ def _has_small_patches(p: Problem) -> bool:
 def _has_phases(p: Problem) -> bool:
     """A stride whose phases have taps each, too few to fill a convolution of them all."""
     return (
-        p.face == "input_adjoint"
-        and p.is_dense
-        and p.is_undilated
-        and not p.is_unit_stride
+        p.is_dense
+        and p.undoes_stride
         and p.inputs >= 16
         and p.every(lambda w: w.taps >= w.stride and w.out >= 14)
     )

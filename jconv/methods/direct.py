@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from jax import Array, lax
 
-from jconv.channels import swap_channels
+from jconv.channels import transposed_kernel
 from jconv.geometry import Spec, spread
 from jconv.padding import crop, grow
 from jconv.placement import whole
@@ -74,8 +74,8 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
         Pairing(w.out, w.taps, w.size, w.stride, w.input_dilation, w.dilation, w.reach - w.low)
         for w in spec.windows
     ]
-    k = lax.rev(k, range(k.ndim - 2))
-    return _convolve(spec, y, swap_channels(k, spec.groups), axes, feature_group_count=spec.groups)
+    k = transposed_kernel(k, spec.groups)
+    return _convolve(spec, y, k, axes, feature_group_count=spec.groups)
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:

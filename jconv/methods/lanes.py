@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.channels import accumulator, swap_channels
+from jconv.channels import accumulator, transposed_kernel
 from jconv.geometry import Spec, transposed
 from jconv.padding import crop, cut, embed, grow
 from jconv.placement import zeros
@@ -49,7 +49,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
-    k = swap_channels(lax.rev(k, range(k.ndim - 2)), spec.groups)
+    k = transposed_kernel(k, spec.groups)
     return forward(transposed(spec), y, _row_major(k))
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
-from jconv.channels import accumulator, matmul, swap_channels
+from jconv.channels import accumulator, matmul, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
 from jconv.methods.patches import kernel_adjoint_by_rows
 from jconv.padding import crop, grow
@@ -67,7 +67,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
-    return forward(transposed(spec), y, swap_channels(lax.rev(k, range(k.ndim - 2)), 1))
+    return forward(transposed(spec), y, transposed_kernel(k, 1))
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:

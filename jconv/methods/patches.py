@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
-from jconv.channels import by_group, matmul, mix, mix_input, swap_channels
+from jconv.channels import by_group, matmul, mix, mix_input, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
 from jconv.padding import embed, extract, grow
 from jconv.windows import gather_patches, overlap_add
@@ -42,7 +42,7 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
     positions = len(y) * math.prod(spec.out)
     unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
     if unit and positions > k.shape[-2]:  # else turning the kernel costs as much as the product
-        k = swap_channels(lax.rev(k, range(k.ndim - 2)), spec.groups)
+        k = transposed_kernel(k, spec.groups)
         return forward(transposed(spec), y, k)
     columns = mix_input(spec, y, k.reshape(-1, k.shape[-1]))
     patches = _from_columns(spec, columns)

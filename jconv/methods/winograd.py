@@ -26,7 +26,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
-from jconv.channels import accumulator, swap_channels
+from jconv.channels import accumulator, transposed_kernel
 from jconv.geometry import Spec, transposed
 from jconv.padding import crop, grow
 
@@ -74,7 +74,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
-    return forward(transposed(spec), y, swap_channels(lax.rev(k, range(k.ndim - 2)), 1))
+    return forward(transposed(spec), y, transposed_kernel(k, 1))
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
