@@ -172,6 +172,24 @@ def test_scratch_is_bounded_by_lax(layer, face):
         assert scratch <= 1.5 * by_lax.temp_size_in_bytes + SCRATCH
 
 
+@pytest.mark.parametrize("face", ["forward", "input_adjoint"])
+@each_layer
+def test_what_reads_a_face_copies_nothing_of_it(layer, face):
+    # XLA:CPU hands a sum that is reduced over to a library, together with a copy of every term.
+    compute_it = compute(face, layer)
+
+    def reduced(*arrays):
+        y = compute_it(*arrays)
+        return (y * y).sum(range(1, y.ndim - 1))
+
+    def scratch(program):
+        return program.memory_analysis().temp_size_in_bytes
+
+    result = jax.eval_shape(compute_it, *arguments(layer.shapes))
+    extra = scratch(compiled(reduced, layer.shapes)) - scratch(compiled_face(face, layer))
+    assert extra <= 2 * result.size * result.dtype.itemsize
+
+
 def test_groups_are_never_left_to_xla():
     grouped = [layer for layer in LAYERS if layer.groups > 1 and max(layer.stride) == 1]
     assert grouped
