@@ -51,9 +51,19 @@ def mix_input(spec: Spec, y: Array, k: Array) -> Array:
 def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
     """`k[c, o] = sum_... x[..., c of o's group] y[..., o]`."""
     if spec.groups == 1:
-        return matmul(spec, _rows(x), _rows(y), ((0,), (0,)))
+        return _turned(spec, _rows(x), _rows(y))
     k = matmul(spec, by_group(spec, x), by_group(spec, y), ((1,), (1,)), ((0,), (0,)))
     return jnp.moveaxis(k, 0, 1).reshape(k.shape[1], -1)
+
+
+def _turned(spec: Spec, x: Array, y: Array) -> Array:
+    """`x' y`, of which the fewer columns come first: XLA:CPU is up to twice as fast that way.
+
+    The barrier keeps it from swapping the two.
+    """
+    if x.shape[1] <= y.shape[1]:
+        return matmul(spec, x, y, ((0,), (0,)))
+    return lax.optimization_barrier(matmul(spec, y, x, ((0,), (0,)))).T
 
 
 def transposed_kernel(k: Array, groups: int) -> Array:

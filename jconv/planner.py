@@ -208,6 +208,11 @@ def _is_strided(p: Problem) -> bool:
     return p.undoes_stride and 2 * filled <= 3 * p.taps
 
 
+def _is_apart(p: Problem) -> bool:
+    """Windows of a stride that do not overlap: each input is copied once, to one product."""
+    return p.is_dense and p.is_undilated and p.taps > 1 and p.every(lambda w: w.taps == w.stride)
+
+
 def _has_small_patches(p: Problem) -> bool:
     """A stride, and patches so small beside the output that adding them up is cheap."""
     return (
@@ -298,6 +303,7 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
+    Rule("phases", lambda p: p.rank > 2 and _is_apart(p), "x"),
     Rule("mixed", _is_volume, "blocks of tiles and patches, 18 products for 27 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5, stem7x7s2)"),

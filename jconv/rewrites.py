@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
+from itertools import product
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -84,8 +85,10 @@ def phases(spec: Spec) -> Rewrite:
     from_depth = tuple(sorted(range(2 * rank + 3), key=to_depth.__getitem__))
 
     def to_x(x: Array) -> Array:
-        a = _in_groups(spec, _split(_padded(x, padded), 1, strides)).transpose(to_depth)
-        return a.reshape(*a.shape[: rank + 1], -1)
+        a = _in_groups(spec, _split(_padded(x, padded), 1, strides))
+        views = [a[(slice(None), *sum(((slice(None), q) for q in r), ()))] for r in product(*map(range, strides))]
+        a = jnp.stack(views, -2)
+        return lax.optimization_barrier(a.reshape(*a.shape[: rank + 1], -1))
 
     def to_x_adjoint(a: Array) -> Array:
         a = a.reshape(*a.shape[:-1], spec.groups, *strides, -1).transpose(from_depth)

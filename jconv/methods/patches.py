@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
-from jconv.channels import by_group, matmul, mix, mix_input, transposed_kernel
+from jconv.channels import by_group, matmul, mix, mix_input, mix_kernel, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
 from jconv.padding import embed, extract, grow
 from jconv.windows import gather_patches, overlap_add
@@ -28,8 +28,7 @@ FEW = 4
 def forward(spec: Spec, x: Array, k: Array) -> Array:
     k = k.reshape(-1, k.shape[-1])
     if math.prod(spec.taps) == 1:
-        xp = gather_patches(spec.padded().windows, embed(x, spec.windows))
-        return mix(spec, _columns(spec, xp), k)
+        return mix(spec, _single(spec, x), k)
     blocks, windows, read = _blocked(spec, x)
 
     def block(step):
@@ -51,6 +50,8 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
+    if math.prod(spec.taps) == 1:
+        return mix_kernel(spec, _single(spec, x), y).reshape(*spec.taps, -1, y.shape[-1])
     if x.shape[-1] <= FEW * spec.groups:
         return kernel_adjoint_by_rows(spec, x, y)
     # A sum as large as a block's patches is not to be added to more often than need be.
@@ -78,6 +79,11 @@ def kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
 
     k = sum_blocks(blocks, block)  # [groups, taps * c, m]
     return jnp.moveaxis(k, 0, 1).reshape(*spec.taps, -1, y.shape[-1])
+
+
+def _single(spec: Spec, x: Array) -> Array:
+    """What one tap sees: `[n, *out, c]`."""
+    return _columns(spec, gather_patches(spec.padded().windows, embed(x, spec.windows)))
 
 
 def planar_rows(spec: Spec, x: Array) -> tuple[Blocks, Callable[[Array | int], Array]]:
