@@ -248,11 +248,18 @@ def _has_tiles(p: Problem) -> bool:
     return (
         p.is_real
         and p.is_dense
-        and p.spec.taps == (3, 3)
+        and p.rank == 2
         and p.is_unit_stride
+        and (p.spec.taps == (3, 3) or _has_large_tiles(p))
         and least >= (16 if p.face == "kernel_adjoint" else 32)
         and p.positions >= max(4 * most, 1024)
     )
+
+
+def _has_large_tiles(p: Problem) -> bool:
+    """Tiles for 4 and 5 taps: beyond 64 terms a sum they round four times as much as XLA's."""
+    terms = p.outputs if p.face == "input_adjoint" else p.inputs
+    return p.face != "kernel_adjoint" and terms <= 64 and p.every(lambda w: 3 <= w.taps <= 5)
 
 
 def _is_long_sum(p: Problem) -> bool:
@@ -306,12 +313,12 @@ CPU = (
     Rule("phases", lambda p: p.rank > 2 and _is_apart(p), "x"),
     Rule("mixed", _is_volume, "blocks of tiles and patches, 18 products for 27 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
-    Rule("fold", _is_tall, "taps of the first axis as channels (lenet2_5x5, stem7x7s2)"),
+    Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
+    Rule("fold", _is_tall, "taps of the first axis as channels (stem7x7s2, 5x5 of few channels)"),
     Rule("patches", _has_small_patches, "one product (10 taps, stride 5, 1 to 512 channels)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
-    Rule("winograd", _is_tiled, "24 products for 8 outputs instead of 72 (cifar_3x3, res3x3_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     Rule(
         "patches",

@@ -218,6 +218,7 @@ CONV_CASES = (
 # Large enough that "auto" takes up what it leaves alone in small cases.
 PLANNED_CASES = (
     conv_case("3x3 taps", (7, 6), (3, 3), (16, 17), padding=1),
+    conv_case("5x4 taps", (9, 8), (5, 4), (32, 33), batch=(20,), padding=(2, 1)),
     conv_case("3x3 taps, dilated", (9, 7), (3, 3), (17, 16), padding=(2, 3), dilation=(2, 3)),
     conv_case("long taps", (80,), (70,), (1, 2), padding="same"),
     conv_case("long taps over a long signal", (1500,), (70,), (2, 1), padding=((5, 80),)),

@@ -16,6 +16,7 @@ CASES = {
     "images that do not divide": (7, (5, 4), (2, 2), 2, 3, {}),
     "strided rows": (2, (17, 6), (3, 2), 3, 4, {"stride": 2}),
     "tiles": (4, (9, 7), (3, 3), 2, 3, {}),
+    "large tiles": (4, (9, 7), (5, 4), 2, 3, {}),
     "one axis": (3, (40,), (3,), 2, 3, {}),
     "volume": (2, (9, 6, 5), (3, 3, 2), 9, 4, {}),
 }
@@ -52,7 +53,7 @@ def _served(method, case):
         "patches": case != "volume",
         "kn2row": unit and case != "volume",
         "mixed": unit,
-        "winograd": unit and set(taps) == {3} and len(size) <= 2,
+        "winograd": unit and set(taps) <= {3, 4, 5} and len(size) <= 2,
     }[method]
 
 

@@ -126,13 +126,17 @@ def test_precision_is_accepted(case, method, precision):
     assert_close(y, definition.conv(x, kernel, **case.options), "float32", case.terms)
 
 
-@pytest.mark.parametrize(("size", "taps"), [((34, 31), (3, 3)), ((90,), (3,))])
-def test_winograd_rounds_as_little_as_the_bar_asks(size, taps):
-    x, kernel = dense((2, *size, 256), "float32", 0), dense((*taps, 256, 24), "float32", 1)
+@pytest.mark.parametrize(
+    ("size", "taps", "channels"),
+    [((34, 31), (3, 3), 256), ((90,), (3,), 256), ((29, 28), (5, 5), 64), ((28, 29), (3, 4), 64)],
+)
+def test_winograd_rounds_as_little_as_the_bar_asks(size, taps, channels):
+    x = dense((2, *size, channels), "float32", 0)
+    kernel = dense((*taps, channels, 24), "float32", 1)
     y = dense((2, *size, 24), "float32", 2)
 
     def faces(method, dtype):
-        options = {"padding": 1, "method": method}
+        options = {"padding": "same", "method": method}
         a, k, b = (c.astype(dtype) for c in (x, kernel, y))
         return jax.jit(lambda a, k, b: (
             jconv.conv(a, k, **options),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-POINTS = {4: (0, 1, -1), 6: (0, 3 / 4, -3 / 4, 11 / 8, -11 / 8)}
+POINTS = {4: (0, 1, -1), 6: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)}
 
 
 class Tile(NamedTuple):
