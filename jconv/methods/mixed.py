@@ -28,18 +28,13 @@ from jconv.methods.tiles import Tile, combined, entries, tile, views
 from jconv.padding import crop, grow
 
 # Bytes of the patches and their products in one block.
-BUDGET = 9 * 2**20
-REACHES = (6, 4)
-REACHES_K = (6, 4)
-# Pairs of channels from which a second tiled axis saves more than it costs: 64 -> 64 on 24x24x24
-# takes 7.2 ms by one axis and 7.5 by two, its kernel 11.7 and 9.5; 128 -> 128 on 16x16x16 6.6 and
-# 4.9.
-MANY, MANY_FOR_KERNEL = 2**14, 2**10
+BUDGET = 12 * 2**20
+# Pairs of channels from which two axes of F(2, 3), of small kernels, beat one of F(4, 3):
+# 64 -> 64 on 16x16x16 takes 3.0 ms by one axis and 4.5 by two, 256 -> 256 on 8x8x8 11.5 and 6.8.
+MANY = 2**14
 # Input channels below which rows of them are too short: to be copied fast into patches of the
 # kernel's adjoint, or to be all that a product sums.
 FEW = 8
-LATE=True
-BAR=False
 
 
 class Plan(NamedTuple):
@@ -61,15 +56,14 @@ class Plan(NamedTuple):
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    tiles = _tiles(spec, x, k.shape[-1], MANY, REACHES)
-    late = _late(spec, tiles) if x.shape[-1] >= FEW and LATE else ()
+    tiles = _tiles(spec, x, k.shape[-1])
+    late = _late(spec, tiles) if x.shape[-1] >= FEW else ()
     plan = _plan(spec, x, k.shape[-1], tiles, late)
     flat = lax.optimization_barrier(jnp.swapaxes(_kernel_transform(spec, plan, k), 1, 2))
 
     def block(step):
         rows = _rows(plan, _patches(spec, plan, plan.read(step)))
-        y = _output_transform(spec, plan, _product(spec, rows, flat, (2, 2)))
-        return lax.optimization_barrier(y) if BAR else y
+        return _output_transform(spec, plan, _product(spec, rows, flat, (2, 2)))
 
     return map_blocks(plan.blocks, block, spec.out[0])
 
@@ -81,7 +75,7 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if x.shape[-1] < FEW:
         return kernel_adjoint_by_rows(spec, x, y)
-    tiles = _tiles(spec, x, y.shape[-1], MANY_FOR_KERNEL, REACHES_K)
+    tiles = _tiles(spec, x, y.shape[-1])
     plan = _plan(spec, x, y.shape[-1], tiles, ())
     outputs = _outputs_reader(plan, y)
 
@@ -122,13 +116,13 @@ def _plan(
     )
 
 
-def _tiles(spec: Spec, x: Array, outputs: int, many: int, reaches) -> dict[int, Tile]:
-    """The first axes of few taps, but never the last axis of several: it is left for patches."""
+def _tiles(spec: Spec, x: Array, outputs: int) -> dict[int, Tile]:
+    """Of the first axes of few taps, but never of the last of several: it is left for patches."""
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return {}
-    fit = [i for i in _several(spec)[:-1] if _is_tileable(spec.windows[i])]
-    axes = fit[: 2 if x.shape[-1] * outputs >= many else 1]
-    return {i: tile(q, spec.windows[i].taps) for i, q in zip(axes, reaches, strict=False) if spec.windows[i].taps < q}
+    taps = {i: spec.taps[i] for i in _several(spec)[:-1] if _is_tileable(spec.windows[i])}
+    many = x.shape[-1] * outputs >= MANY and max(taps.values(), default=0) < 4
+    return {i: tile(reach, taps[i]) for i, reach in zip(taps, (4, 4) if many else (6,), strict=False)}
 
 
 def _late(spec: Spec, tiles: dict[int, Tile]) -> tuple[int, ...]:
@@ -149,7 +143,7 @@ def _several(spec: Spec) -> list[int]:
 
 
 def _is_tileable(w: Window) -> bool:
-    return w.taps in (3,5) and w.stride == w.dilation == 1
+    return 3 <= w.taps <= 5 and w.stride == w.dilation == 1
 
 
 def _outputs_reader(plan: Plan, y: Array) -> Callable[[Array | int], Array]:
@@ -172,7 +166,7 @@ def _patches(spec: Spec, plan: Plan, x: Array) -> Array:
         x = lax.optimization_barrier(combined(t.b, parts, front))
     for axis in reversed(range(len(spec.windows))):
         w, at = spec.windows[axis], len(plan.tiles) + 1 + axis
-        if axis in (*plan.tiles, *plan.late) or w.taps==w.stride == 1:
+        if axis in (*plan.tiles, *plan.late) or x.shape[at] == plan.counts[axis]:
             continue
         last = (plan.counts[axis] - 1) * w.stride + 1
         starts = [t * w.dilation for t in range(w.taps)]
