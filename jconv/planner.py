@@ -209,7 +209,7 @@ def _is_strided(p: Problem) -> bool:
 
 
 def _is_apart(p: Problem) -> bool:
-    """Windows of a stride that do not overlap: each input is copied once, to one product."""
+    """Windows next to each other, which share no input."""
     return p.is_dense and p.is_undilated and p.taps > 1 and p.every(lambda w: w.taps == w.stride)
 
 
@@ -310,8 +310,12 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
-    Rule("phases", lambda p: p.rank > 2 and _is_apart(p), "x"),
-    Rule("mixed", _is_volume, "blocks of tiles and patches, 18 products for 27 (volume3x3x3)"),
+    Rule(
+        "phases",
+        lambda p: p.rank > 2 and _is_apart(p),
+        "windows that share no input: one product (2x2x2 taps of stride 2)",
+    ),
+    Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
     Rule("fold", _is_tall, "taps of the first axis as channels (stem7x7s2, 5x5 of few channels)"),

@@ -1,14 +1,14 @@
 """Winograd's tiles along the first axes, patches along the others, and one product of both.
 
-    forward         y = A' [sum_t (B' x)[t] . (G k)[t]]       `t`: the taps of the other axes
+    forward         y = a' [sum_t (b x)[t] . (g k)[t]]        `t`: the taps of the other axes
     input_adjoint   the forward of `y` by the reversed kernel
-    kernel_adjoint  k[t] = G' [(B' x)[t] . (A y)]             summed over all tiles
+    kernel_adjoint  k[t] = g' [(b x)[t] . (a y)]              summed over all tiles
 
-A tiled axis, of three taps and stride 1, takes two products an output instead of three, and its
-transforms add whole rows. The patches of the other axes make the product's rows long. Forward, one
-of them is summed late instead: all its taps are outputs of the product (as in `kn2row`), and
-shifted into place when these are transformed, which spares copying patches of it.
-Source: Lavin and Gray (2016), section 4.1: F(2, 3).
+A tiled axis takes half of the products, F(4, 3), and its transforms add whole rows. The patches of
+the other axes make the product's rows long. Forward, one of them is summed late instead: all its
+taps are outputs of the product (as in `kn2row`), and shifted into place when these are transformed,
+which spares copying patches of it.
+Source: Lavin and Gray (2016), section 4.1.
 """
 
 import dataclasses
@@ -28,22 +28,17 @@ from jconv.methods.tiles import Tile, combined, entries, tile, views
 from jconv.padding import crop, grow
 
 # Bytes of the patches and their products in one block.
-BUDGET = 9 * 2**20
-REACHES = (6, 4)
-REACHES_K = (6, 4)
-# Pairs of channels from which a second tiled axis saves more than it costs: 64 -> 64 on 24x24x24
-# takes 7.2 ms by one axis and 7.5 by two, its kernel 11.7 and 9.5; 128 -> 128 on 16x16x16 6.6 and
-# 4.9.
-MANY, MANY_FOR_KERNEL = 2**14, 2**10
+BUDGET = 12 * 2**20
+# Pairs of channels from which two axes of F(2, 3), of small kernels, beat one of F(4, 3):
+# 64 -> 64 on 16x16x16 takes 3.0 ms by one axis and 4.5 by two, 256 -> 256 on 8x8x8 11.5 and 6.8.
+MANY = 2**14
 # Input channels below which rows of them are too short: to be copied fast into patches of the
 # kernel's adjoint, or to be all that a product sums.
 FEW = 8
-LATE=True
-BAR=False
 
 
 class Plan(NamedTuple):
-    """The tiles of each axis that has any; the blocks, and of one the tiles of each axis."""
+    """Which axes are no patches; the blocks, and of one the tiles of each axis, or its outputs."""
 
     tiles: dict[int, Tile]
     late: tuple[int, ...]
@@ -56,20 +51,19 @@ class Plan(NamedTuple):
         return tuple(t.reach for t in self.tiles.values())
 
     def size(self, axis: int) -> int:
-        """Outputs of one entry of an axis."""
+        """Outputs that one of `counts` stands for."""
         return self.tiles[axis].size if axis in self.tiles else 1
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
-    tiles = _tiles(spec, x, k.shape[-1], MANY, REACHES)
-    late = _late(spec, tiles) if x.shape[-1] >= FEW and LATE else ()
+    tiles = _tiles(spec, x, k.shape[-1])
+    late = _late(spec, tiles) if x.shape[-1] >= FEW else ()
     plan = _plan(spec, x, k.shape[-1], tiles, late)
     flat = lax.optimization_barrier(jnp.swapaxes(_kernel_transform(spec, plan, k), 1, 2))
 
     def block(step):
         rows = _rows(plan, _patches(spec, plan, plan.read(step)))
-        y = _output_transform(spec, plan, _product(spec, rows, flat, (2, 2)))
-        return lax.optimization_barrier(y) if BAR else y
+        return _output_transform(spec, plan, _product(spec, rows, flat, (2, 2)))
 
     return map_blocks(plan.blocks, block, spec.out[0])
 
@@ -81,7 +75,7 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if x.shape[-1] < FEW:
         return kernel_adjoint_by_rows(spec, x, y)
-    tiles = _tiles(spec, x, y.shape[-1], MANY_FOR_KERNEL, REACHES_K)
+    tiles = _tiles(spec, x, y.shape[-1])
     plan = _plan(spec, x, y.shape[-1], tiles, ())
     outputs = _outputs_reader(plan, y)
 
@@ -96,39 +90,38 @@ def _plan(
     spec: Spec, x: Array, outputs: int, tiles: dict[int, Tile], late: tuple[int, ...]
 ) -> Plan:
     acc = accumulator(spec, x.dtype)
-    sizes = [tiles[i].size if i in tiles else 1 for i in range(len(spec.windows))]
-    counts = [-(-w.out // s) for w, s in zip(spec.windows, sizes, strict=True)]
-    copied = math.prod(w.taps for i, w in enumerate(spec.windows) if i not in (*tiles, *late))
+    axes = list(enumerate(spec.windows))
+    # Outputs of each entry of an axis, what it reads but its last, and from where on.
+    sizes = [tiles[i].size if i in tiles else 1 for i, _ in axes]
+    reaches = [(s - 1) * w.stride + w.reach for s, w in zip(sizes, spec.windows, strict=True)]
+    steps = [s * w.stride for s, w in zip(sizes, spec.windows, strict=True)]
+    counts = [-(-w.out // s) for s, w in zip(sizes, spec.windows, strict=True)]
+    copied = math.prod(w.taps for i, w in axes if i not in (*tiles, *late))
     columns = copied * x.shape[-1] + _late_taps(spec, late) * outputs
     columns *= math.prod(t.reach for t in tiles.values())
     blocks = split(x.shape[0], counts[0], math.prod(counts[1:]) * columns * acc.itemsize, BUDGET)
     counts[0] = blocks.padded_rows
-
-    def needed(axis: int, count: int) -> int:
-        w = spec.windows[axis]
-        return (count * sizes[axis] if axis in tiles else (count - 1) * w.stride + 1) + w.reach
-
+    extents = [(n - 1) * s + r + 1 for n, s, r in zip(counts, steps, reaches, strict=True)]
     # Never a plain cut: XLA would fuse it, and add the block's offset anew at every read.
-    extents = [needed(i, n) + (i == len(counts) - 1) for i, n in enumerate(counts)]
+    extents[-1] += 1
     windows = [
         dataclasses.replace(w, high=n - w.low - w.spread)
         for w, n in zip(spec.windows, extents, strict=True)
     ]
-    stride = sizes[0] * spec.windows[0].stride
     counts[0] = blocks.rows
+    length = (blocks.rows - 1) * steps[0] + reaches[0] + 1
     x = x.astype(acc) if tiles else x
-    return Plan(
-        tiles, late, blocks, tuple(counts), reader(blocks, x, windows, stride, needed(0, blocks.rows))
-    )
+    return Plan(tiles, late, blocks, tuple(counts), reader(blocks, x, windows, steps[0], length))
 
 
-def _tiles(spec: Spec, x: Array, outputs: int, many: int, reaches) -> dict[int, Tile]:
-    """The first axes of few taps, but never the last axis of several: it is left for patches."""
+def _tiles(spec: Spec, x: Array, outputs: int) -> dict[int, Tile]:
+    """Of the first axes of few taps, but never of the last of several: it is left for patches."""
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return {}
-    fit = [i for i in _several(spec)[:-1] if _is_tileable(spec.windows[i])]
-    axes = fit[: 2 if x.shape[-1] * outputs >= many else 1]
-    return {i: tile(q, spec.windows[i].taps) for i, q in zip(axes, reaches, strict=False) if spec.windows[i].taps < q}
+    taps = {i: spec.taps[i] for i in _several(spec)[:-1] if _is_tileable(spec.windows[i])}
+    many = x.shape[-1] * outputs >= MANY and max(taps.values(), default=0) < 4
+    reaches = (4, 4) if many else (6,)
+    return {i: tile(reach, taps[i]) for i, reach in zip(taps, reaches, strict=False)}
 
 
 def _late(spec: Spec, tiles: dict[int, Tile]) -> tuple[int, ...]:
@@ -149,7 +142,7 @@ def _several(spec: Spec) -> list[int]:
 
 
 def _is_tileable(w: Window) -> bool:
-    return w.taps in (3,5) and w.stride == w.dilation == 1
+    return 3 <= w.taps <= 5 and w.stride == w.dilation == 1
 
 
 def _outputs_reader(plan: Plan, y: Array) -> Callable[[Array | int], Array]:
@@ -172,13 +165,12 @@ def _patches(spec: Spec, plan: Plan, x: Array) -> Array:
         x = lax.optimization_barrier(combined(t.b, parts, front))
     for axis in reversed(range(len(spec.windows))):
         w, at = spec.windows[axis], len(plan.tiles) + 1 + axis
-        if axis in (*plan.tiles, *plan.late) or w.taps==w.stride == 1:
+        if axis in (*plan.tiles, *plan.late) or x.shape[at] == plan.counts[axis]:
             continue
-        last = (plan.counts[axis] - 1) * w.stride + 1
-        starts = [t * w.dilation for t in range(w.taps)]
         lead = x.shape[:at]
         x = x.reshape(math.prod(lead), *x.shape[at:])  # fewer axes compile sooner
-        taps = [lax.slice_in_dim(x, s, s + last, w.stride, 1) for s in starts]
+        starts = [t * w.dilation for t in range(w.taps)]
+        taps = views(x, 1, starts, plan.counts[axis], w.stride)
         # The barrier: merging axes within the fusion would divide at every entry.
         x = lax.optimization_barrier(jnp.stack(taps, -2))
         x = x.reshape(*lead, *x.shape[1:-2], -1)
@@ -196,15 +188,15 @@ def _spread(plan: Plan, y: Array) -> Array:
 
 def _output_transform(spec: Spec, plan: Plan, products: Array) -> Array:
     """`a'` of every tile: `[positions, rows, late * m]` to `[n, *out, m]`, or rows of it."""
-    s, n, images = len(plan.tiles), len(plan.counts), plan.blocks.images
     held = [c + (spec.windows[i].reach if i in plan.late else 0) for i, c in enumerate(plan.counts)]
-    m = lax.optimization_barrier(products.reshape(*plan.positions, images, *held, -1))
+    m = products.reshape(*plan.positions, plan.blocks.images, *held, products.shape[-1])
+    m = lax.optimization_barrier(m)
     m = _sum_late(spec, plan, m)
     for front, (axis, t) in reversed(list(enumerate(plan.tiles.items()))):
         at = front + 1 + axis
-        y = combined(t.a.T, entries(m, front), at + 1)
-        m = lax.optimization_barrier(y) if front else y
-        m = m.reshape(*m.shape[:at], -1, *m.shape[at + 2:])
+        m = combined(t.a.T, entries(m, front), at + 1)
+        m = m.reshape(*m.shape[:at], -1, *m.shape[at + 2 :])
+        m = lax.optimization_barrier(m) if front else m
     sizes = [plan.size(i) * c for i, c in enumerate(plan.counts)]
     return crop(m, 1, [(0, min(n, w.out)) for n, w in zip(sizes, spec.windows, strict=True)])
 
@@ -213,11 +205,9 @@ def _sum_late(spec: Spec, plan: Plan, products: Array) -> Array:
     """Every tap's part of the last axis, shifted into place on its own axis, and added."""
     for axis in plan.late:
         w, at = spec.windows[axis], len(plan.tiles) + 1 + axis
-        views = [
-            lax.slice_in_dim(part, t * w.dilation, t * w.dilation + w.out, axis=at)
-            for t, part in enumerate(jnp.split(products, w.taps, -1))
-        ]
-        products = reduce(jnp.add, views)
+        parts = enumerate(jnp.split(products, w.taps, -1))
+        shifted = (views(part, at, [t * w.dilation], w.out, 1)[0] for t, part in parts)
+        products = reduce(jnp.add, shifted)
     return products
 
 
