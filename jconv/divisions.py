@@ -1,7 +1,8 @@
-"""One convolution as several smaller ones.
+"""One convolution as several smaller ones, or as another's adjoint.
 
     apart, bundles    the groups, one by one or four at a time
     by_phase          each phase of the stride, by the taps that meet it
+    turned            the forward face as the input adjoint of the transposed convolution
 
 A division takes `(face, spec, compute, a, b)`; `compute(face, spec, a, b)` is a face of a part.
 """
@@ -51,6 +52,14 @@ def by_phase(face: str, spec: Spec, compute: Callable, y: Array, k: Array) -> Ar
     return rewrite.to_x.adjoint(jnp.concatenate(parts, -1))
 
 
+def turned(face: str, spec: Spec, compute: Callable, x: Array, k: Array) -> Array:
+    """Forward as an input adjoint: rows of taps become outputs, added up, not copies of the input.
+
+    Source: Vasudevan, Anderson, Gregg (2017), section 3, of one axis.
+    """
+    return compute("input_adjoint", transposed(spec), x, transposed_kernel(k, spec.groups))
+
+
 def _by_groups(spec: Spec, each: Callable, a: Array, b: Array, at_once: int = 1) -> Array:
     def split_groups(c: Array) -> Array:
         return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
@@ -69,4 +78,4 @@ def _one_phase(spec: Spec, taps: Sequence[int]) -> Spec:
     return dataclasses.replace(spec, windows=tuple(windows))
 
 
-DIVISIONS = {"apart": apart, "bundles": bundles, "by_phase": by_phase}
+DIVISIONS = {"apart": apart, "bundles": bundles, "by_phase": by_phase, "turned": turned}

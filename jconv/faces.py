@@ -12,7 +12,7 @@ from jax import Array, lax
 from jconv import planner
 from jconv.blocks import split, sum_blocks
 from jconv.divisions import DIVISIONS
-from jconv.geometry import Spec
+from jconv.geometry import Spec, transposed
 from jconv.methods import METHODS
 from jconv.planner import Problem, Rule
 from jconv.rewrites import REWRITES
@@ -42,19 +42,22 @@ def _auto(face: str, spec: Spec, a: Array, b: Array, *, platform: str) -> Array:
     whole = partial(_by, face, spec, method, platform=platform)
     if platform != "cpu" or method not in COPYING:
         return whole(a, b)
-    return _in_batches(face, spec, whole, a, b)
+    return _in_batches(face, spec, method, whole, a, b)
 
 
 # What copies all of its operand to rearrange or to pad it.
-COPYING = {"lanes", "fourier", *DIVISIONS, *REWRITES} - {"overhang"}
+COPYING = {"lanes", "fourier", *DIVISIONS, *REWRITES} - {"overhang", "turned"}
 # Bytes of both operands up to which that is done at once.
 BATCH_BYTES = 24 * 2**20
 
 
-def _in_batches(face: str, spec: Spec, whole: Callable, a: Array, b: Array) -> Array:
+def _in_batches(
+    face: str, spec: Spec, method: str, whole: Callable, a: Array, b: Array
+) -> Array:
     """`whole(a, b)`, a few examples at a time where scratch as large as they are is too much."""
     outputs = b.shape[-1] * math.prod(spec.out)
-    inputs = problem_of(face, spec, a, b).inputs * math.prod(spec.size)
+    copies = spec.taps[0] if method == "fold" else 1
+    inputs = copies * problem_of(face, spec, a, b).inputs * math.prod(spec.size)
     blocks = split(len(a), 1, (inputs + outputs) * a.dtype.itemsize, BATCH_BYTES)
     if blocks.steps == 1:
         return whole(a, b)
@@ -96,6 +99,11 @@ def steps(problem: Problem, platform: str) -> Iterator[Rule]:
     if rule.method == "by_phase":
         spec = REWRITES["phases"](problem.spec).spec  # the phase that most taps meet
         yield from steps(problem._replace(spec=spec), platform)
+    if rule.method == "turned":
+        spec = transposed(problem.spec)
+        inputs, outputs = problem.outputs, problem.inputs
+        turned = Problem("input_adjoint", spec, problem.batch, inputs, outputs, problem.dtype)
+        yield from steps(turned, platform)
     if rule.method in REWRITES:
         rewrite = REWRITES[rule.method](problem.spec)
         x = jax.ShapeDtypeStruct((problem.batch, *problem.spec.size, problem.inputs), problem.dtype)

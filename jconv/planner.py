@@ -193,13 +193,43 @@ def _is_volume(p: Problem) -> bool:
     return p.inputs >= 4 and p.positions >= 4 * max(p.inputs, p.outputs)
 
 
-def _is_tall(p: Problem) -> bool:
-    """Kernels of 5 rows and more; for their own adjoint, the strided of few channels."""
-    if not (p.is_dense and p.rank == 2 and p.spec.taps[0] >= 5 and p.is_undilated):
-        return False
+def _leaves_a_thread(p: Problem) -> bool:
+    """Whether XLA:CPU's own 2D convolution, face of a dense layer, runs on one thread.
+
+    It shares out its outputs in blocks of 128, of 64 for sums of 1024 terms and more: cifar_3x3
+    takes as long on one core as on two. In 1D it shares out the positions as well.
+    """
+    outputs, inputs = p.outputs, p.inputs
+    if p.face == "input_adjoint":
+        outputs, inputs = inputs, outputs
+    return (
+        p.rank == 2
+        and p.is_dense
+        and outputs < (256 if p.taps * inputs < 1024 else 128)
+        and p.positions * p.taps * inputs * outputs >= 2**25
+    )
+
+
+def _is_turned(p: Problem) -> bool:
+    return (
+        p.face == "forward"
+        and p.is_unit_stride
+        and p.outputs < 4 * p.inputs
+        and _leaves_a_thread(p)
+    )
+
+
+def _is_folded(p: Problem) -> bool:
+    """What 1D serves better; of a strided kernel's adjoints, those of few inputs."""
     if p.face == "kernel_adjoint":
-        return not p.is_unit_stride and p.inputs <= 4
-    return p.is_unit_stride and p.inputs >= 8
+        return _is_tall(p) and not p.is_unit_stride and p.inputs <= 4
+    if p.undoes_stride:
+        return p.rank == 2 and p.is_dense and p.inputs <= 4 and p.every(lambda w: w.stride <= 2)
+    return p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)
+
+
+def _is_tall(p: Problem) -> bool:
+    return p.is_dense and p.rank == 2 and p.spec.taps[0] >= 5 and p.is_undilated
 
 
 def _is_strided(p: Problem) -> bool:
@@ -228,7 +258,7 @@ def _has_phases(p: Problem) -> bool:
     return (
         p.is_dense
         and p.undoes_stride
-        and p.inputs >= 16
+        and p.inputs >= max(16, p.outputs)
         and p.every(lambda w: w.taps >= w.stride and w.out >= 14)
     )
 
@@ -252,6 +282,7 @@ def _has_tiles(p: Problem) -> bool:
         and p.is_unit_stride
         and (p.spec.taps == (3, 3) or _has_large_tiles(p))
         and least >= (16 if p.face == "kernel_adjoint" else 32)
+        and (p.face == "kernel_adjoint" or least * most >= (4096 if p.taps == 9 else 2048))
         and p.positions >= max(4 * most, 1024)
     )
 
@@ -312,17 +343,18 @@ CPU = (
     ),
     Rule(
         "phases",
-        lambda p: p.rank > 2 and _is_apart(p),
+        _is_apart,
         "windows that share no input: one product (2x2x2 taps of stride 2)",
     ),
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
-    Rule("fold", _is_tall, "taps of the first axis as channels (stem7x7s2, 5x5 of few channels)"),
+    Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
+    Rule("turned", _is_turned, "rows of taps as outputs, on both threads (cifar_3x3, few16)"),
+    Rule("fold", _is_folded, "rows of taps as channels, on both threads (stem7x7s2, few16)"),
     Rule("patches", _has_small_patches, "one product (10 taps, stride 5, 1 to 512 channels)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
-    Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     Rule(
         "patches",

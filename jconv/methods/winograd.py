@@ -33,7 +33,7 @@ from jconv.padding import crop, grow
 # sum over the window of a whole image loses as much.
 LARGE = 28**2
 # Bytes of a block, both operands and what they become: the products want rows enough.
-BUDGET = 16 * 2**20
+BUDGET = 36 * 2**20
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
@@ -83,7 +83,7 @@ def _blocked(
     """The blocks, in rows of tiles, and the reader of what whole tiles take of `x`."""
     acc = accumulator(spec, x.dtype)
     rows, *others = _counts(spec, tiles)
-    channels = 2 * (x.shape[-1] + outputs) * math.prod(t.size for t in tiles)
+    channels = (x.shape[-1] + outputs) * math.prod(t.reach for t in tiles)
     blocks = split(x.shape[0], rows, math.prod(others) * channels * acc.itemsize, BUDGET)
     windows = tuple(
         dataclasses.replace(w, high=t.size * n + w.reach - w.low - w.size)
