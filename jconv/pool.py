@@ -7,6 +7,7 @@ Each public function resolves its options to static windows, pads by composition
 the stages of `extremes` or `folds`, which hold the rules.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, folds, geometry
 from jconv.batches import in_turns
+from jconv.conv import conv
 from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, scalar, wide
@@ -370,16 +372,22 @@ def blur_pool(
     taps = geometry.whole("taps", taps, least=1)
     strides = geometry.per_axis("stride", stride, rank, least=1)
     y = extremes(call.x, call.windows, custom_vjp=call.custom_vjp)
-    reach = [Window(n, taps, low=(taps - 1) // 2, high=taps // 2) for n in y.shape[-rank - 1 : -1]]
-    y = padded(y.astype(wide(x.dtype)), reach, "reflect", custom_vjp=custom_vjp)
-    for step in range(taps - 1, -1, -1):
-        pair = 2 if step else 1
-        made = [
-            Window(n, pair, 1 if step else s)
-            for n, s in zip(y.shape[-rank - 1 : -1], strides, strict=True)
-        ]
-        y = folds.folded(folds.SUM, y, made, custom_vjp)
-    return (y / 2 ** (rank * (taps - 1))).astype(x.dtype)
+    y = y.astype(wide(x.dtype))
+    weights = jnp.asarray([math.comb(taps - 1, t) for t in range(taps)], y.dtype) / 2 ** (taps - 1)
+    for axis, step in enumerate(strides):
+        still = [(0, 0)] * rank
+        still[axis] = (taps - 1) // 2, taps // 2
+        kernel = laid(weights, axis, rank, rank + 1)[..., None]
+        y = conv(
+            y,
+            jnp.broadcast_to(kernel, (*kernel.shape[:-1], y.shape[-1])),
+            stride=[step if a == axis else 1 for a in range(rank)],
+            padding=still,
+            padding_mode="reflect",
+            groups=y.shape[-1],
+            custom_vjp=custom_vjp,
+        )
+    return y.astype(x.dtype)
 
 
 @placed("x")
