@@ -193,6 +193,15 @@ def _is_volume(p: Problem) -> bool:
     return p.inputs >= 4 and p.positions >= 4 * max(p.inputs, p.outputs)
 
 
+def _is_half_tiled(p: Problem) -> bool:
+    """The kernel's adjoint of 4 or 5 rows, or of 3 and few channels: Winograd along one axis."""
+    if p.face != "kernel_adjoint" or not (p.is_dense and p.is_real and p.rank == 2):
+        return False
+    is_tall = p.inputs >= 8 and p.spec.taps[0] in (4, 5)
+    is_thin = p.spec.taps == (3, 3) and 16 <= min(p.inputs, p.outputs) < 32
+    return p.is_unit_stride and p.is_undilated and (is_tall or is_thin)
+
+
 def _is_tall(p: Problem) -> bool:
     """Kernels of 5 rows and more; for their own adjoint, the strided of few channels."""
     if not (p.is_dense and p.rank == 2 and p.spec.taps[0] >= 5 and p.is_undilated):
@@ -315,6 +324,7 @@ CPU = (
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
+    Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
     Rule("winograd", _is_tiled, "24 products for 8 outputs instead of 72 (cifar_3x3, res3x3_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     Rule(
