@@ -193,6 +193,15 @@ def _is_volume(p: Problem) -> bool:
     return p.inputs >= 4 and p.positions >= 4 * max(p.inputs, p.outputs)
 
 
+def _is_half_tiled(p: Problem) -> bool:
+    """The kernel's adjoint of 4 or 5 rows, or of 3 and few channels: Winograd along one axis."""
+    if p.face != "kernel_adjoint" or not (p.is_dense and p.is_real and p.rank == 2):
+        return False
+    is_tall = p.inputs >= 8 and p.spec.taps[0] in (4, 5)
+    is_thin = p.spec.taps == (3, 3) and 16 <= min(p.inputs, p.outputs) < 32
+    return p.is_unit_stride and p.is_undilated and (is_tall or is_thin)
+
+
 def _leaves_a_thread(p: Problem) -> bool:
     """Whether XLA:CPU's own 2D convolution, face of a dense layer, runs on one thread.
 
@@ -341,13 +350,10 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
-    Rule(
-        "phases",
-        _is_apart,
-        "windows that share no input: one product (2x2x2 taps of stride 2)",
-    ),
+    Rule("phases", _is_apart, "windows that share no input: one product (2x2 taps of stride 2)"),
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
+    Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
     Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
     Rule("turned", _is_turned, "rows of taps as outputs, on both threads (cifar_3x3, few16)"),
