@@ -147,8 +147,9 @@ def per_example_kernel_norms(
         precision=precision, preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     x, y = _examples(call, x, y_bar)
+    kernel = math.prod(call.spec.taps) * x.shape[-1] // call.spec.groups * y.shape[-1]
     cheaper = method == "auto" and _gram_is_cheaper(call.spec, x.shape[-1], y.shape[-1])
-    static = (_form(call, x, y), cheaper or method == "gram")
+    static = (_form(call, x, y, beside=kernel), cheaper or method == "gram")
     plain = partial(at_once, _norms)
     if custom_vjp:
         norms = adjoint.pointwise(plain, partial(at_once, _norms_adjoint), static, x, y)
@@ -248,8 +249,9 @@ def _examples(call: Call, x: Array, y: Array) -> tuple[Array, Array]:
     return merged(call.pad(x), call.rank), merged(y, call.rank)
 
 
-def _form(call: Call, x: Array, y: Array) -> each.Static:
-    return each.prepared(call.spec, call.method, x.shape[-1], y.shape[-1], x.dtype.itemsize)
+def _form(call: Call, x: Array, y: Array, beside: int = 0) -> each.Static:
+    sizes = x.shape[-1], y.shape[-1], x.dtype.itemsize
+    return each.prepared(call.spec, call.method, *sizes, beside)
 
 
 def _unflipped(spec: Spec, a: Array, firsts: list[int]) -> Array:
@@ -272,6 +274,8 @@ def _norms(static: tuple[each.Static, bool], x: Array, y: Array) -> Array:
     dtype = x.dtype if form.spec.preferred is None else form.spec.preferred
     form = form._replace(spec=replace(form.spec, preferred=accumulator(form.spec, x.dtype)))
     squared = _squared_by_gram if by_gram else _squared
+    if by_gram:
+        form = form._replace(together=_gram_together(form.spec, x, y))
     norms = map_examples(form, lambda x, y: _root(squared(form, x, y)), x, y)
     return norms.astype(jnp.finfo(dtype).dtype)
 
@@ -279,6 +283,12 @@ def _norms(static: tuple[each.Static, bool], x: Array, y: Array) -> Array:
 def _squared(form: each.Static, x: Array, y: Array) -> Array:
     g = each.kernel_of(form, x, y)
     return (g * g.conj()).real.sum()
+
+
+def _gram_together(spec: Spec, x: Array, y: Array) -> int:
+    positions, patch = math.prod(spec.out), math.prod(spec.taps) * x.shape[-1]
+    entries = positions * (patch + y.shape[-1] + 2 * positions * spec.groups)
+    return max(each.fitting(entries, x.dtype.itemsize), 1)
 
 
 def _squared_by_gram(form: each.Static, x: Array, y: Array) -> Array:
