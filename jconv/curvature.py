@@ -87,7 +87,8 @@ def per_example_kernel_gradients(
         preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     x, y = _examples(call, x, y_bar)
-    g = each.kernels(_form(call, x, y), x, y, custom_vjp)
+    form = each.prepared(call.spec, call.method, x, y.shape[-1])
+    g = each.kernels(form, x, y, custom_vjp)
     return _unflipped(call.spec, g, [1]).reshape(*call.batch, *g.shape[1:])
 
 
@@ -147,9 +148,9 @@ def per_example_kernel_norms(
         precision=precision, preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     x, y = _examples(call, x, y_bar)
-    kernel = math.prod(call.spec.taps) * x.shape[-1] // call.spec.groups * y.shape[-1]
     cheaper = method == "auto" and _gram_is_cheaper(call.spec, x.shape[-1], y.shape[-1])
-    static = (_form(call, x, y, beside=kernel), cheaper or method == "gram")
+    form = each.prepared(call.spec, call.method, x, y.shape[-1], written=False)
+    static = (form, cheaper or method == "gram")
     plain = partial(at_once, _norms)
     if custom_vjp:
         norms = adjoint.pointwise(plain, partial(at_once, _norms_adjoint), static, x, y)
@@ -249,11 +250,6 @@ def _examples(call: Call, x: Array, y: Array) -> tuple[Array, Array]:
     return merged(call.pad(x), call.rank), merged(y, call.rank)
 
 
-def _form(call: Call, x: Array, y: Array, beside: int = 0) -> each.Static:
-    sizes = x.shape[-1], y.shape[-1], x.dtype.itemsize
-    return each.prepared(call.spec, call.method, *sizes, beside)
-
-
 def _unflipped(spec: Spec, a: Array, firsts: list[int]) -> Array:
     """`a` with the taps, which start at each of the axes `firsts`, in the kernel's order."""
     axes = [first + axis for first in firsts for axis in range(len(spec.taps))]
@@ -347,7 +343,7 @@ def _expanded(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
 def _reduced(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
     n, positions = len(y), math.prod(spec.out)
     exact = replace(spec, preferred=accumulator(spec, x.dtype))
-    form = each.prepared(exact, "auto", x.shape[-1], spec.groups, x.dtype.itemsize)
+    form = each.prepared(exact, "auto", x, spec.groups)
     ones = jnp.ones((*y.shape[:-1], spec.groups), x.dtype)
     sums = each.to_kernels(form, x, ones)  # [n, *taps, in // groups, groups]
     p = jnp.moveaxis(sums, -1, 0).reshape(spec.groups, n, -1) / positions

@@ -44,16 +44,18 @@ class Static(NamedTuple):
     product: str = ""
 
 
-def prepared(
-    spec: Spec, method: str, inputs: int, outputs: int, itemsize: int, beside: int = 0
-) -> Static:
+def prepared(spec: Spec, method: str, x: Array, outputs: int, written: bool = True) -> Static:
     """The product that copies least; the method, one by one, where one example is too large.
 
-    A step holds the copies of each of its examples, and as many entries `beside` them.
+    A step holds its kernels beside its copies, unless all are `written` at once as the result.
     """
-    copied = _copied(spec, inputs, outputs)
+    count, inputs, itemsize = len(x), x.shape[-1], x.dtype.itemsize
+    kernel = math.prod(spec.taps) * inputs // spec.groups * outputs
+    copied = _copied(spec, inputs, outputs, kernel)
     product = min(copied, key=copied.__getitem__)
-    together = fitting(copied[product] + beside, itemsize)
+    together = fitting(copied[product], itemsize)
+    if not written or together < count:
+        together = fitting(copied[product] + kernel, itemsize)
     if method != "auto" or not together:
         return Static(spec, "patches" if method == "auto" else method, 1)
     return Static(spec, "patches", together, product)
@@ -68,14 +70,13 @@ def fitting(entries: int, itemsize: int) -> int:
     return 2 * BLOCK_BYTES // (entries * itemsize)
 
 
-def _copied(spec: Spec, inputs: int, outputs: int) -> dict[str, int]:
-    """Entries that each product copies of one example: what it rearranges, and its patches."""
+def _copied(spec: Spec, inputs: int, outputs: int, kernel: int) -> dict[str, int]:
+    """Entries that each product copies of one example: both its operands, and a turned result."""
     taps, first = math.prod(spec.taps), spec.windows[0]
     size, out = math.prod(spec.size), math.prod(spec.out)
-    kernel = taps * inputs * outputs // spec.groups
     copied = {
-        "of_x": size * inputs + out * taps * inputs,
-        "of_y": out * outputs + size * taps * outputs + kernel,
+        "of_x": size * inputs + out * (taps * inputs + outputs),
+        "of_y": out * outputs + size * (taps * outputs + inputs) + kernel,
     }
     if spec.groups == first.stride == 1 and first.taps > 1:
         rows = out // first.out * first.extent

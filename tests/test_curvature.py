@@ -135,9 +135,10 @@ def form_of(case, product=None):
     """The padded arrays, and what is static; with this product, however little another copies."""
     x, _, y = case.data("float64")
     _, _, call = check_paired(x, y, case.taps, **case.options)
-    form = each.prepared(call.spec, "auto", *case.channels, 4)
+    x, y = merged(call.pad(x), call.rank), merged(y, call.rank)
+    form = each.prepared(call.spec, "auto", x, y.shape[-1])
     form = form._replace(product=product, together=2) if product else form
-    return form, merged(call.pad(x), call.rank), merged(y, call.rank)
+    return form, x, y
 
 
 FORMS = [(product, "all at once") for product in ("of_x", "of_y")]
