@@ -61,23 +61,22 @@ def prepared(spec: Spec, method: str, x: Array, outputs: int, written: bool = Tr
     return Static(spec, "patches", together, product)
 
 
-def fitting(entries: int, itemsize: int) -> int:
+def fitting(entries: int, itemsize: int, blocks: int = 2) -> int:
     """How many examples of so many entries share a step: what fits two blocks.
 
     All 64 at once of 64 channels, 3x3 taps in 8x8 take 1.0 ms, in four steps 1.8: XLA:CPU puts the
     results of steps together with one thread.
     """
-    return 2 * BLOCK_BYTES // (entries * itemsize)
+    return blocks * BLOCK_BYTES // (entries * itemsize)
 
 
 def _copied(spec: Spec, inputs: int, outputs: int, kernel: int) -> dict[str, int]:
     """Entries that each product copies of one example: both its operands, and a turned result."""
     taps, first = math.prod(spec.taps), spec.windows[0]
     size, out = math.prod(spec.size), math.prod(spec.out)
-    copied = {
-        "of_x": size * inputs + out * (taps * inputs + outputs),
-        "of_y": out * outputs + size * (taps * outputs + inputs) + kernel,
-    }
+    copied = {"of_x": size * inputs + out * (taps * inputs + outputs)}
+    if size <= 2 * out:  # else the product sums over too many positions
+        copied["of_y"] = out * outputs + size * (taps * outputs + inputs) + kernel
     if spec.groups == first.stride == 1 and first.taps > 1:
         rows = out // first.out * first.extent
         copied["by_halves"] = rows * (taps // first.taps * inputs + first.taps * outputs) + kernel
