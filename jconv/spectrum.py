@@ -151,7 +151,8 @@ def operator_norm(
     all but orthogonal to that one's vectors. `sigma` is never more than the norm, but for rounding.
 
     The derivative is `d sigma = Re u^H dA v` with `u = A v / sigma`, so the gradient is
-    `kernel_gradient(v, conj(u))`; one reverse order. A kernel of zeros has gradient 0.
+    `kernel_gradient(v, conj(u))`: one reverse order, and `jax.hessian` by forward mode over it,
+    through the steps of Lanczos. A kernel of zeros has gradient 0.
 
     Args:
       kernel: `[*taps, in // groups, out]`.

@@ -99,6 +99,21 @@ def test_operator_norm_and_its_gradient(case, dtype):
     assert gradient.dtype == dtype
 
 
+def test_forward_over_reverse():
+    kernel, step = dense((3, 2, 2, 3), "float64", seed=0), dense((3, 2, 2, 3), "float64", seed=1)
+
+    def norm(kernel):
+        return operator_norm(kernel, (5, 4), padding="same", key=KEY, tol=1e-12)
+
+    def exact(kernel):
+        return singular_values(kernel, (5, 4), padding="same")[0]
+
+    def product(f):
+        return jax.jit(lambda: jax.jvp(jax.grad(f), (kernel,), (step,))[1])()
+
+    np.testing.assert_allclose(product(norm), product(exact), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("tol", [0.1, 1e-3])
 def test_operator_norm_keeps_its_bound(tol):
     kernel = dense((3, 3, 3, 3), "float64", seed=0)
