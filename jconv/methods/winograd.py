@@ -32,13 +32,14 @@ from jconv.padding import crop, grow
 # Positions of an image from which the kernel's adjoint takes F(4, 3) on both axes: there XLA's own
 # sum over the window of a whole image loses as much.
 LARGE = 28**2
-# Bytes of a block, both operands and what they become: the products want rows enough.
+# Bytes of the transforms of a block, of which the kernel's adjoint holds both at once: the products
+# want rows enough, but beyond 32 MiB of scratch pages are mapped anew at every call.
 BUDGET = 36 * 2**20
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
     tiles = _tiles(spec)
-    blocks, read = _blocked(spec, tiles, x, k.shape[-1])
+    blocks, read = _blocked(spec, tiles, x, k.shape[-1], BUDGET)
     u = lax.optimization_barrier(_kernel_transform(spec, tiles, k))
     y = map_blocks(blocks, lambda step: _outputs(spec, tiles, read(step), u), spec.out[0])
     return crop(y, 1, [(0, n) for n in spec.out])
@@ -52,7 +53,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if max(spec.taps) > 3:
         return patches.kernel_adjoint(spec, x, y)  # F(2, 5) rounds 8 times as much as XLA's
     tiles = _tiles(spec, 6 if math.prod(spec.out) >= LARGE else 4)
-    blocks, read = _blocked(spec, tiles, x, y.shape[-1])
+    blocks, read = _blocked(spec, tiles, x, y.shape[-1], BUDGET // 2)
     size = tiles[0].size
     whole = [n * t.size for n, t in zip(_counts(spec, tiles), tiles, strict=True)]
     whole[0] = blocks.padded_rows * size
@@ -78,13 +79,13 @@ def _counts(spec: Spec, tiles: Sequence[Tile]) -> list[int]:
 
 
 def _blocked(
-    spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int
+    spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int, budget: int
 ) -> tuple[Blocks, Callable[[Array | int], Array]]:
     """The blocks, in rows of tiles, and the reader of what whole tiles take of `x`."""
     acc = accumulator(spec, x.dtype)
     rows, *others = _counts(spec, tiles)
     channels = (x.shape[-1] + outputs) * math.prod(t.reach for t in tiles)
-    blocks = split(x.shape[0], rows, math.prod(others) * channels * acc.itemsize, BUDGET)
+    blocks = split(x.shape[0], rows, math.prod(others) * channels * acc.itemsize, budget)
     windows = tuple(
         dataclasses.replace(w, high=t.size * n + w.reach - w.low - w.size)
         for w, t, n in zip(spec.windows, tiles, (blocks.padded_rows, *others), strict=True)
