@@ -33,7 +33,12 @@ ACCUMULATOR = 8192
 SUMS = 4
 
 
-def forward(spec: Spec, x: Array, k: Array) -> Array:
+def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
+    """`backwards` reads the taps last to first, where a reversed copy would only be another array.
+
+    Longer than the first cache, what the same program wrote is slow to read again and again: 7x7
+    taps of 384 channels on 8x14x14 take 1.2 ms instead of 0.85.
+    """
     turned, rows = _has_groups_last(spec, k), spec.out[0]
     spec = spec if turned else _one_row_more(spec)
     arranged = _lanes(spec, x) if turned else _groups(spec, x)
@@ -42,17 +47,19 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
     if turned:
         channels = [xp[..., c, :] for c in range(xp.shape[-2])]
         ks = _row_major(_lanes(spec, k))
-        sums = [_sum(spec, channels, ks[..., o, :]) for o in range(ks.shape[-2])]
+        sums = [_sum(spec, channels, ks[..., o, :], backwards) for o in range(ks.shape[-2])]
         y = jnp.stack(sums, -1)
     else:
         channels = [xp[..., c : c + 1] for c in range(xp.shape[-1])]
-        y = _sum(spec, channels, _groups(spec, k))
+        y = _sum(spec, channels, _groups(spec, k), backwards)
     return crop(y.reshape(*y.shape[:-2], -1), 1, [(0, rows)])
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
-    k = transposed_kernel(k, spec.groups)
-    return forward(transposed(spec), y, _row_major(k))
+    spec = transposed(spec)
+    if k.shape[-2] == 1 and k.shape[-1] == spec.groups:
+        return forward(spec, y, k, backwards=True)
+    return forward(spec, y, _row_major(transposed_kernel(k, spec.groups)))
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
@@ -104,11 +111,12 @@ def _one_row_more(spec: Spec) -> Spec:
     return dataclasses.replace(spec, windows=(longer, *others))
 
 
-def _sum(spec: Spec, channels: Sequence[Array], ks: Array) -> Array:
+def _sum(spec: Spec, channels: Sequence[Array], ks: Array, backwards: bool) -> Array:
     """All taps of all channels `[n, *extent, ...]` times `ks[tap][channel]`, added up."""
+    taps = list(product(*map(range, spec.taps)))
     terms = [
-        _view(spec, x, t) * lax.expand_dims(ks[t][c], range(len(t) + 1))
-        for t in product(*map(range, spec.taps))
+        _view(spec, x, t) * lax.expand_dims(ks[u][c], range(len(t) + 1))
+        for t, u in zip(taps, reversed(taps) if backwards else taps, strict=True)
         for c, x in enumerate(channels)
     ]
     return _added(terms)
