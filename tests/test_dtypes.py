@@ -126,13 +126,22 @@ def test_precision_is_accepted(case, method, precision):
     assert_close(y, definition.conv(x, kernel, **case.options), "float32", case.terms)
 
 
-@pytest.mark.parametrize(("size", "taps"), [((34, 31), (3, 3)), ((90,), (3,))])
-def test_winograd_rounds_as_little_as_the_bar_asks(size, taps):
-    x, kernel = dense((2, *size, 256), "float32", 0), dense((*taps, 256, 24), "float32", 1)
-    y = dense((2, *size, 24), "float32", 2)
+ROUNDED = [
+    ("winograd", (34, 31), (3, 3), 24),
+    ("winograd", (90,), (3,), 24),
+    ("mixed", (9, 8, 7), (3, 3, 3), 64),
+    ("mixed", (34, 31), (5, 3), 24),
+]
 
-    def faces(method, dtype):
-        options = {"padding": 1, "method": method}
+
+@pytest.mark.parametrize(("method", "size", "taps", "outputs"), ROUNDED)
+def test_winograd_rounds_as_little_as_the_bar_asks(method, size, taps, outputs):
+    out = [n + 3 - t for n, t in zip(size, taps, strict=True)]
+    x, kernel = dense((2, *size, 256), "float32", 0), dense((*taps, 256, outputs), "float32", 1)
+    y = dense((2, *out, outputs), "float32", 2)
+
+    def faces(by, dtype):
+        options = {"padding": 1, "method": by}
         a, k, b = (c.astype(dtype) for c in (x, kernel, y))
         return jax.jit(lambda a, k, b: (
             jconv.conv(a, k, **options),
@@ -141,7 +150,7 @@ def test_winograd_rounds_as_little_as_the_bar_asks(size, taps):
         ))(a, k, b)  # fmt: skip
 
     exact = faces("shifts", "float64")
-    by_winograd, direct = faces("winograd", "float32"), faces("direct", "float32")
+    by_winograd, direct = faces(method, "float32"), faces("direct", "float32")
     for e, w, d in zip(exact, by_winograd, direct, strict=True):
         lost, least = (np.abs(np.float64(a) - np.asarray(e)).max() for a in (w, d))
         assert lost <= 4 * least
