@@ -197,7 +197,7 @@ def _is_half_tiled(p: Problem) -> bool:
     """The kernel's adjoint of 4 or 5 rows, or of 3 and few channels: Winograd along one axis."""
     if p.face != "kernel_adjoint" or not (p.is_dense and p.is_real and p.rank == 2):
         return False
-    is_tall = p.inputs >= 8 and p.spec.taps[0] in (4, 5)
+    is_tall = p.inputs >= 8 and p.spec.taps[0] in (4, 5) and p.positions >= 1024
     is_thin = p.spec.taps == (3, 3) and 16 <= min(p.inputs, p.outputs) < 32
     return p.is_unit_stride and p.is_undilated and (is_tall or is_thin)
 

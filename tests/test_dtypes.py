@@ -126,17 +126,24 @@ def test_precision_is_accepted(case, method, precision):
     assert_close(y, definition.conv(x, kernel, **case.options), "float32", case.terms)
 
 
-@pytest.mark.parametrize(
-    ("size", "taps", "channels"),
-    [((34, 31), (3, 3), 256), ((90,), (3,), 256), ((29, 28), (5, 5), 64), ((28, 29), (3, 4), 64)],
-)
-def test_winograd_rounds_as_little_as_the_bar_asks(size, taps, channels):
-    x = dense((2, *size, channels), "float32", 0)
-    kernel = dense((*taps, channels, 24), "float32", 1)
-    y = dense((2, *size, 24), "float32", 2)
+ROUNDED = [
+    ("winograd", (34, 31), (3, 3), 256, 24),
+    ("winograd", (90,), (3,), 256, 24),
+    ("winograd", (29, 28), (5, 5), 64, 24),
+    ("winograd", (28, 29), (3, 4), 64, 24),
+    ("mixed", (9, 8, 7), (3, 3, 3), 256, 64),
+    ("mixed", (34, 31), (5, 3), 256, 24),
+]
 
-    def faces(method, dtype):
-        options = {"padding": "same", "method": method}
+
+@pytest.mark.parametrize(("method", "size", "taps", "inputs", "outputs"), ROUNDED)
+def test_winograd_rounds_as_little_as_the_bar_asks(method, size, taps, inputs, outputs):
+    x = dense((2, *size, inputs), "float32", 0)
+    kernel = dense((*taps, inputs, outputs), "float32", 1)
+    y = dense((2, *size, outputs), "float32", 2)
+
+    def faces(by, dtype):
+        options = {"padding": "same", "method": by}
         a, k, b = (c.astype(dtype) for c in (x, kernel, y))
         return jax.jit(lambda a, k, b: (
             jconv.conv(a, k, **options),
@@ -145,7 +152,7 @@ def test_winograd_rounds_as_little_as_the_bar_asks(size, taps, channels):
         ))(a, k, b)  # fmt: skip
 
     exact = faces("shifts", "float64")
-    by_winograd, direct = faces("winograd", "float32"), faces("direct", "float32")
+    by_winograd, direct = faces(method, "float32"), faces("direct", "float32")
     for e, w, d in zip(exact, by_winograd, direct, strict=True):
         lost, least = (np.abs(np.float64(a) - np.asarray(e)).max() for a in (w, d))
         assert lost <= 4 * least
