@@ -236,13 +236,13 @@ def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> A
     y_bar, zero = spread(y_bar, windows), jnp.zeros((), x.dtype)
 
     def term(block):
-        total = zero
+        taken = zero
         for tap in np.unique(block.taps[block.taps >= 0]):
             others = reduce(jnp.multiply, [*seen[:tap], *seen[tap + 1 :]], y_bar)
             share = shifted(others, windows, block)
-            taken = taps_of(block, share.ndim, np.int32) == tap
-            total = total + jnp.where(exists(block, windows, share.ndim) & taken, share, zero)
-        return total
+            reads = taps_of(block, share.ndim, np.int32) == tap
+            taken = jnp.where(exists(block, windows, share.ndim) & reads, share, taken)
+        return taken
 
     return blocked_sum(windows, term)
 

@@ -83,12 +83,15 @@ def written(x: Array, around: Sequence[tuple[int, int]], fill: float = 0) -> Arr
 def kept(x: Array) -> Array:
     """`x` itself, which several readers share as one array.
 
-    XLA:CPU computes what is cheap again in every loop that reads it, but never a division.
+    XLA:CPU computes what is cheap again in every loop that reads it, but never a division. And a
+    reduction it hands over to a library, together with all the sums, products and maxima that lead
+    to it and a copy of every view they read: the bias gradient behind 3x3 windows of stride 2 over
+    4x112x112x64 so took 17 ms and not 0.5. What is read twice, as here, stops that.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
-    one, two = jnp.ones((), x.dtype), jnp.full((), 2, x.dtype)
-    return x / jnp.where(x == x, one, two)
+    one = jnp.ones((), x.dtype)
+    return x / jnp.where(x == x, one, one + float(jnp.finfo(x.dtype).eps))
 
 
 def views(x: Array, windows: Sequence[Window], fill: float = 0) -> list[Array]:
@@ -172,7 +175,7 @@ def swept(
         f(part, *(views(part.read(x), part.windows, fill) for x, fill in arrays)) for part in made
     ]
     if len(made) == 1:
-        return results[0]
+        return jax.tree.map(kept, results[0])
     return jax.tree.map(partial(_joined, lead, windows, made), *results)
 
 
@@ -350,7 +353,8 @@ def exists(block: Block, windows: Windows, ndim: int) -> Array:
 
 def blocked_sum(windows: Windows, term: Callable[[Block], Array]) -> Array:
     """`sum_b term(b)` over the blocks, out of the blocked layout."""
-    total = reduce(jnp.add, map(term, blocks(windows)))
+    first, *others = map(term, blocks(windows))
+    total = kept(reduce(jnp.add, others, first)) if others else first
     # XLA:CPU would find each entry's place in the blocks by division, were the reshape in the loop.
     total = lax.optimization_barrier(total)
     return uncells(total, windows)

@@ -175,18 +175,20 @@ def test_scratch_is_bounded_by_lax(layer, face):
 @pytest.mark.parametrize("face", ["forward", "input_adjoint"])
 @each_layer
 def test_what_reads_a_face_copies_nothing_of_it(layer, face):
-    # XLA:CPU hands a sum that is reduced over to a library, together with a copy of every term.
-    compute_it = compute(face, layer)
+    assert_no_copy_for_a_reader(compute(face, layer), layer.shapes, compiled_face(face, layer))
 
+
+def assert_no_copy_for_a_reader(function, shapes, program):
+    # XLA:CPU hands a sum that is reduced over to a library, together with a copy of every term.
     def reduced(*arrays):
-        y = compute_it(*arrays)
+        y = function(*arrays)
         return (y * y).sum(range(1, y.ndim - 1))
 
     def scratch(program):
         return program.memory_analysis().temp_size_in_bytes
 
-    result = jax.eval_shape(compute_it, *arguments(layer.shapes))
-    extra = scratch(compiled(reduced, layer.shapes)) - scratch(compiled_face(face, layer))
+    result = jax.eval_shape(function, *arguments(shapes))
+    extra = scratch(compiled(reduced, shapes)) - scratch(program)
     assert extra <= 2 * result.size * result.dtype.itemsize
 
 
@@ -248,21 +250,35 @@ def test_no_window_is_padded_negatively(case, custom_vjp):
 # Pooling
 
 
-@pytest.mark.parametrize("kind", ["max", "avg"])
-@pytest.mark.parametrize("pool", POOLS, ids=[pool.name for pool in POOLS])
-def test_pooling_has_no_scatter_and_little_scratch(pool, kind):
-    pooling = functools.partial(
-        {"max": jconv.max_pool, "avg": jconv.avg_pool}[kind], window=pool.window,
-        stride=pool.stride, padding=[(p, p) for p in pool.padding],
+each_pool = pytest.mark.parametrize("pool", POOLS, ids=[pool.name for pool in POOLS])
+
+
+def pooling(kind, pool):
+    return functools.partial(
+        getattr(jconv, f"{kind}_pool"), window=pool.window, stride=pool.stride,
+        padding=[(p, p) for p in pool.padding],
     )  # fmt: skip
 
+
+@pytest.mark.parametrize("kind", ["max", "avg"])
+@each_pool
+def test_pooling_has_no_scatter_and_little_scratch(pool, kind):
     def value_and_gradient(x, y_bar):
-        y, transpose = jax.vjp(pooling, x)
+        y, transpose = jax.vjp(pooling(kind, pool), x)
         return y, transpose(y_bar)
 
     program = compiled(value_and_gradient, pool.shapes)
     assert not re.search(r"\b(select-and-scatter|scatter|conditional)\(", program.as_text())
     assert program.memory_analysis().temp_size_in_bytes <= SCRATCH
+
+
+@pytest.mark.parametrize("kind", ["max", "sum", "prod"])
+@each_pool
+def test_what_reads_a_pooling_copies_nothing_of_it(pool, kind):
+    pool_it = pooling(kind, pool)
+    faces = [lambda x, y_bar: pool_it(x), lambda x, y_bar: jax.vjp(pool_it, x)[1](y_bar)[0]]
+    for face in faces:
+        assert_no_copy_for_a_reader(face, pool.shapes, compiled(face, pool.shapes))
 
 
 # Other platforms
