@@ -203,10 +203,10 @@ def _is_half_tiled(p: Problem) -> bool:
 
 
 def _leaves_a_thread(p: Problem) -> bool:
-    """Whether XLA:CPU's own 2D convolution, face of a dense layer, runs on one thread.
+    """Whether XLA:CPU's own 2D convolution runs on one thread, and for long enough to matter.
 
-    It shares out its outputs in blocks of 128, of 64 for sums of 1024 terms and more: cifar_3x3
-    takes as long on one core as on two. In 1D it shares out the positions as well.
+    It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
+    cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well.
     """
     outputs, inputs = p.outputs, p.inputs
     if p.face == "input_adjoint":
@@ -220,6 +220,7 @@ def _leaves_a_thread(p: Problem) -> bool:
 
 
 def _is_turned(p: Problem) -> bool:
+    """Where adding up outputs costs less than copies of the input."""
     return (
         p.face == "forward"
         and p.is_unit_stride
@@ -229,16 +230,15 @@ def _is_turned(p: Problem) -> bool:
 
 
 def _is_folded(p: Problem) -> bool:
-    """What 1D serves better; of a strided kernel's adjoints, those of few inputs."""
+    """What 1D serves better; of a stride, the adjoints where the input is an image."""
+    if p.rank != 2 or not p.is_dense:
+        return False
+    is_image = p.inputs <= 4 and p.is_undilated and not p.is_unit_stride
     if p.face == "kernel_adjoint":
-        return _is_tall(p) and not p.is_unit_stride and p.inputs <= 4
-    if p.undoes_stride:
-        return p.rank == 2 and p.is_dense and p.inputs <= 4 and p.every(lambda w: w.stride <= 2)
+        return is_image and p.spec.taps[0] >= 5
+    if p.face == "input_adjoint" and not p.is_unit_stride:
+        return is_image and p.every(lambda w: w.stride <= 2)
     return p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)
-
-
-def _is_tall(p: Problem) -> bool:
-    return p.is_dense and p.rank == 2 and p.spec.taps[0] >= 5 and p.is_undilated
 
 
 def _is_strided(p: Problem) -> bool:
