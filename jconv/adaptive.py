@@ -1,25 +1,27 @@
 """Pooling to a given output size: bins in place of a stride.
 
-An axis of bins is brought side by side, `x[at]` for a table `at` of `[out, window]` positions; what
-is left is a pooling of windows that do not overlap.
+Axis by axis, from the last to the first. A few taps of a bin are as many arrays, `x[start + tap]`
+for a table of starts, combined in one fused loop; back, each position reads the few bins that hold
+it. Longer bins are brought side by side, `x[at]` for a table `at` of `[out, window]` positions, and
+pooled as windows that do not overlap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import adjoint, folds, geometry
-from jconv.extremes import extremes, winners
+from jconv.extremes import extremes, first_best, picked, positions, winners
 from jconv.geometry import Ints, Window
 from jconv.operands import array, inexact, require_key, wide
 from jconv.placement import placed
-from jconv.stages import laid
+from jconv.stages import FEW, finished, laid
 
 
 @placed("x")
@@ -48,16 +50,17 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
     Array([2., 6.], dtype=float32)
     """
     x = inexact(array(x))
-    y, bins = _side_by_side(x.astype(wide(x.dtype)), output_size)
+    bins = _checked(x, output_size)
+
+    def by_taps(axis: int, b: Bins, y: Array) -> list[Array]:
+        return [adjoint.linear(_sum, _sum_adjoint, b.along(axis), y, *b.tables)]
+
+    def by_windows(windows: Sequence[Window], y: Array) -> list[Array]:
+        return [folds.folded(folds.SUM, y, windows)]
+
+    (y,) = _pooled(bins, by_taps, by_windows, x.astype(wide(x.dtype)), fill=0)
     for axis, b in enumerate(bins):
-        if not b.whole:
-            y = jnp.where(
-                laid(b.counted.ravel(), axis, len(bins), y.ndim), y, jnp.zeros((), y.dtype)
-            )
-    y = folds.folded(folds.SUM, y, [b.window for b in bins])
-    for axis, b in enumerate(bins):
-        counts = b.counted.sum(1)
-        counts = counts[:1] if (counts == counts[0]).all() else counts
+        counts = b.counts[:1] if (b.counts == b.counts[0]).all() else b.counts
         y = y / jnp.asarray(laid(counts, axis, len(bins), y.ndim), y.dtype)
     return y.astype(x.dtype)
 
@@ -88,9 +91,14 @@ def adaptive_max_pool(
     """
     x = array(x, real=True)
     wanted = geometry.flag("return_indices", return_indices)
-    y, bins = _side_by_side(x, output_size)
-    windows = [b.window for b in bins]
-    return winners(y, windows, _places([b.at for b in bins], x)) if wanted else extremes(y, windows)
+    bins = _checked(x, output_size)
+    places = [positions(x.shape[-len(bins) - 1 : -1], x.ndim)] if wanted else []
+
+    def by_windows(windows: Sequence[Window], y: Array, *places: Array) -> Sequence[Array]:
+        return winners(y, windows, *places) if places else [extremes(y, windows)]
+
+    y, *places = _pooled(bins, _greatest, by_windows, x, *places)
+    return (y, *places) if wanted else y
 
 
 @placed("x")
@@ -145,14 +153,21 @@ def fractional_max_pool(
             )
     shifts = jax.random.uniform(key, (len(taps),), jnp.float32)
     starts = [_starts(*axis) for axis in zip(size, taps, out, shifts, strict=True)]
-    at = [
-        s[:, None] + np.arange(k, dtype=np.int32)[None] for s, k in zip(starts, taps, strict=True)
-    ]
-    y = x
-    for axis, positions in enumerate(at):
-        y = jnp.take(y, positions.ravel(), x.ndim - len(taps) - 1 + axis, mode="clip")
-    windows = [Window(k * o, k, k) for k, o in zip(taps, out, strict=True)]
-    return winners(y, windows, _places(at, x)) if wanted else extremes(y, windows)
+    pooled = [x, *([positions(size, x.ndim)] if wanted else [])]
+    if max(taps) > FEW:
+        windows = [Window(n, k) for n, k in zip(size, taps, strict=True)]
+        pooled = winners(x, windows, pooled[1]) if wanted else [extremes(x, windows)]
+        size, taps = [w.out for w in windows], (1,) * len(taps)
+    for axis in reversed(range(len(taps))):
+        b = _drawn(size[axis], taps[axis], starts[axis])
+        pooled = _greatest(x.ndim - len(taps) - 1 + axis, b, *pooled)
+    return tuple(pooled) if wanted else pooled[0]
+
+
+def _drawn(size: int, taps: int, starts: Array) -> "Bins":
+    last = jnp.searchsorted(starts, np.arange(size, dtype=np.int32), side="right") - 1
+    # Starts are apart, but for rounding.
+    return Bins(starts, starts + taps, last.astype(jnp.int32), taps, min(taps + 1, len(starts)))
 
 
 def _starts(size: int, window: int, out: int, shift: Array) -> Array:
@@ -168,86 +183,186 @@ def _starts(size: int, window: int, out: int, shift: Array) -> Array:
 
 
 class Bins(NamedTuple):
-    """The bins of one axis: which positions each holds, its last one repeated where it is short."""
+    """The bins of one axis, from `start` to `stop`, which rise."""
 
-    at: np.ndarray  # [out, window]
-    counted: np.ndarray  # [out, window], False where a position repeats
-    size: int
+    start: ArrayLike  # [out]
+    stop: ArrayLike  # [out]
+    last: ArrayLike  # [size], the last bin that starts up to there
+    taps: int  # of the longest bin
+    shared: int  # how many bins may hold one position
+
+    @property
+    def tables(self) -> tuple[Array, Array, Array]:
+        start, stop, last = (jnp.asarray(table, jnp.int32) for table in self[:3])
+        return start, stop, last
+
+    def along(self, axis: int) -> "_Axis":
+        return _Axis(axis, self.taps, self.shared)
+
+    @property
+    def counts(self) -> np.ndarray:
+        return np.asarray(self.stop) - np.asarray(self.start)
 
     @property
     def whole(self) -> bool:
         """Whether the bins are the axis itself, cut into equal parts."""
-        return self.at.size == self.size
+        return len(self.counts) * self.taps == len(np.asarray(self.last))
 
     @property
     def window(self) -> Window:
         """The window over the bins side by side."""
-        out, window = self.at.shape
-        return Window(out * window, window, window)
+        return Window(len(self.counts) * self.taps, self.taps, self.taps)
 
 
 def _bins(size: int, out: int) -> Bins:
     start = np.arange(out) * size // out
     stop = -(-np.arange(1, out + 1) * size // out)
-    at = start[:, None] + np.arange((stop - start).max())
-    return Bins(np.minimum(at, stop[:, None] - 1), at < stop[:, None], size)
+    i = np.arange(size)
+    last = np.searchsorted(start, i, side="right") - 1
+    shared = last - np.searchsorted(stop, i, side="right") + 1
+    return Bins(start, stop, last, int((stop - start).max()), int(shared.max()))
 
 
-def _side_by_side(x: Array, output_size: Ints) -> tuple[Array, list[Bins]]:
-    """`x` with the bins of every axis side by side, and the bins."""
+def _checked(x: Array, output_size: Ints) -> list[Bins]:
+    """The bins of every spatial axis."""
     out = geometry.window_taps("output_size", output_size, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(out))
     for axis, n in enumerate(size):
         if n < 1:
             raise geometry.wrong("x", f"have entries on spatial axis {axis}", f"shape {x.shape}")
-    bins = [_bins(n, o) for n, o in zip(size, out, strict=True)]
-    for axis, b in enumerate(bins, x.ndim - len(out) - 1):
-        if b.whole:
+    return [_bins(n, o) for n, o in zip(size, out, strict=True)]
+
+
+def _pooled(
+    bins: Sequence[Bins],
+    by_taps: Callable[..., Sequence[Array]],
+    by_windows: Callable[..., Sequence[Array]],
+    *arrays: Array,
+    fill: int | None = None,
+) -> Sequence[Array]:
+    """`arrays` pooled axis by axis; all at once where their bins cut all axes into equal parts."""
+    if all(b.whole for b in bins):
+        return by_windows([b.window for b in bins], *arrays)
+    lead = arrays[0].ndim - len(bins) - 1
+    for axis in reversed(range(len(bins))):
+        b = bins[axis]
+        if b.taps <= FEW:
+            arrays = tuple(by_taps(lead + axis, b, *arrays))
             continue
-        static = (b, axis)
-        if jnp.issubdtype(x.dtype, jnp.inexact):
-            x = adjoint.linear(_take, _untake, static, x)
-        else:
-            x = _take(static, x)
-    return x, bins
+        arrays = tuple(_side_by_side(a, lead + axis, b, fill) for a in arrays)
+        windows = [Window(n, 1) for n in arrays[0].shape[lead:-1]]
+        windows[axis] = b.window
+        arrays = tuple(by_windows(windows, *arrays))
+    return arrays
 
 
-def _take(static, x: Array) -> Array:
-    bins, axis = static
-    return jnp.take(x, bins.at.ravel(), axis, mode="clip")
+# ---------------------------------------------------------------- bins of a few taps
 
 
-def _untake(static, y: Array) -> Array:
-    """Adjoint of `_take`, by reading: each position adds up the places that it was taken to."""
-    bins, axis = static
+class _Axis(NamedTuple):
+    """What is static of the bins of an axis."""
+
+    axis: int
+    taps: int
+    shared: int
+
+    def at(self, start: Array, stop: Array) -> list[Array]:
+        """What each tap of the bins reads; the last entry of a short bin stands for more."""
+        return [jnp.minimum(start + tap, stop - 1) for tap in range(self.taps)]
+
+    def readers(self, start: Array, stop: Array, last: Array) -> Iterator[tuple[Array, Array]]:
+        """The bins that hold each position, with its tap in them, which is -2 if none does."""
+        i = jnp.arange(last.size, dtype=np.int32)
+        for back in range(self.shared):
+            o = jnp.maximum(last - back, 0)
+            holds = (last >= back) & (i < stop[o])
+            yield o, jnp.where(holds, i - start[o], -2)
+
+    def take(self, x: Array, at: Array) -> Array:
+        return jnp.take(x, at, self.axis, mode="clip")
+
+    def laid(self, values: Array, x: Array) -> Array:
+        return laid(values, self.axis, x.ndim - 1, x.ndim)
+
+
+def _sum(along: _Axis, x: Array, start: Array, stop: Array, last: Array) -> Array:
+    zero = jnp.zeros((), x.dtype)
+    parts = [
+        jnp.where(along.laid(start + tap < stop, x), along.take(x, at), zero)
+        for tap, at in enumerate(along.at(start, stop))
+    ]
+    return finished(reduce(jnp.add, parts))
+
+
+def _sum_adjoint(along: _Axis, y: Array, *tables: Array) -> Array:
     zero = jnp.zeros((), y.dtype)
     parts = [
-        jnp.where(
-            laid(places >= 0, axis, y.ndim - 1, y.ndim),
-            jnp.take(y, np.maximum(places, 0), axis, mode="clip"),
-            zero,
-        )
-        for places in _places_of(bins)
+        jnp.where(along.laid(tap >= 0, y), along.take(y, o), zero)
+        for o, tap in along.readers(*tables)
     ]
-    return reduce(jnp.add, parts)
+    return finished(reduce(jnp.add, parts))
 
 
-def _places_of(bins: Bins) -> np.ndarray:
-    """`[repeat, size]`: where each position stands side by side, -1 beyond its last repeat."""
-    taken = bins.at.ravel()
-    order = np.argsort(taken, kind="stable")
-    start = np.searchsorted(taken[order], np.arange(bins.size + 1))
-    repeat = np.arange(np.diff(start).max())[:, None]
-    place = order[np.minimum(start[:-1] + repeat, len(order) - 1)]
-    return np.where(repeat < np.diff(start), place, -1)
+def _greatest(axis: int, bins: Bins, x: Array, *places: Array) -> list[Array]:
+    """The greatest entry of every bin, and its entry of `places`."""
+    along, tables = bins.along(axis), bins.tables
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        y, won = adjoint.selection(_choose, _gather, _scatter, along, x, *tables)
+    else:
+        y, won = _choose(along, x, *tables)
+    return [y, *(_gather(along, won, a, *tables) for a in places)]
 
 
-def _places(at: Sequence[ArrayLike], x: Array) -> Array:
-    """The row-major number in `x` of every position of the windows side by side."""
-    rank = len(at)
-    size = x.shape[-rank - 1 : -1]
-    places = jnp.zeros((1,) * x.ndim, jnp.int32)
-    for axis, positions in enumerate(at):
-        along = laid(jnp.asarray(positions, jnp.int32).ravel(), axis, rank, x.ndim)
-        places = places * np.int32(size[axis]) + along
-    return places
+def _choose(along: _Axis, x: Array, start: Array, stop: Array, last: Array) -> tuple[Array, Array]:
+    seen = [along.take(x, at) for at in along.at(start, stop)]
+    return finished(reduce(lax.max, seen)), first_best(seen)
+
+
+def _gather(
+    along: _Axis, won: Array, x: Array, start: Array, stop: Array, last: Array
+) -> Array:  # fmt: skip
+    return picked(won, [along.take(x, at) for at in along.at(start, stop)])
+
+
+def _scatter(along: _Axis, won: Array, y: Array, *tables: Array) -> Array:
+    """Adjoint of `_gather`."""
+    dtype = wide(y.dtype)
+    parts = [
+        jnp.where(
+            along.take(won, o) == along.laid(tap.astype(won.dtype), y),
+            along.take(y, o).astype(dtype),
+            jnp.zeros((), dtype),
+        )
+        for o, tap in along.readers(*tables)
+    ]
+    return finished(reduce(jnp.add, parts)).astype(y.dtype)
+
+
+# ---------------------------------------------------------------- long bins
+
+
+def _side_by_side(x: Array, axis: int, bins: Bins, fill: int | None) -> Array:
+    """The bins of an axis one after the other, with `fill`, if any, where one is short."""
+    along = bins.along(axis)
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        x = adjoint.linear(_take, _untake, along, x, *bins.tables)
+    else:
+        x = _take(along, x, *bins.tables)
+    inside = (np.arange(bins.taps) < bins.counts[:, None]).ravel()
+    if fill is None or inside.all():
+        return x
+    return jnp.where(along.laid(inside, x), x, jnp.full((), fill, x.dtype))
+
+
+def _take(along: _Axis, x: Array, start: Array, stop: Array, last: Array) -> Array:
+    return along.take(x, jnp.stack(along.at(start, stop), 1).ravel())
+
+
+def _untake(along: _Axis, y: Array, *tables: Array) -> Array:
+    """Adjoint of `_take`, but for what stands for more: nobody reads that."""
+    zero = jnp.zeros((), y.dtype)
+    parts = [
+        jnp.where(along.laid(tap >= 0, y), along.take(y, o * along.taps + tap), zero)
+        for o, tap in along.readers(*tables)
+    ]
+    return finished(reduce(jnp.add, parts))

@@ -60,11 +60,13 @@ def linear(plain: Callable, adjoint: Callable, static: Any, a: Array, *indices: 
 
 
 def selection(
-    choose: Callable, gather: Callable, scatter: Callable, static: Any, a: Array, reverse=True
-):
+    choose: Callable, gather: Callable, scatter: Callable, static: Any, a: Array, *indices: Array,
+    reverse=True,
+):  # fmt: skip
     """`choose(static, a) -> (values, winners)`: entries of `a`, and integers that say which.
 
-    values == gather(static, winners, a);  <values, c> == <a, scatter(static, winners, c)>
+    values == gather(static, winners, a);  <values, c> == <a, scatter(static, winners, c)>,
+    for the same `indices`, which come last
 
     A small change of `a` changes no winner. So forward mode gathers the tangent at the winners, and
     the rule, left out where `reverse` is False, scatters the cotangent there; neither
@@ -72,33 +74,34 @@ def selection(
     """
 
     @jax.custom_jvp
-    def chosen(a):
-        return choose(static, a)
+    def chosen(a, *indices):
+        return choose(static, a, *indices)
 
     @chosen.defjvp
     def tangent(primals, tangents):
         values, winners = chosen(*primals)
-        moved = gather(static, winners, tangents[0])
+        moved = gather(static, winners, tangents[0], *primals[1:])
         return (values, winners), (moved, np.zeros(winners.shape, jax.dtypes.float0))
 
     if not reverse:
-        return chosen(a)
+        return chosen(a, *indices)
 
     @jax.custom_vjp
-    def ruled(a):
-        return chosen(a)
+    def ruled(a, *indices):
+        return chosen(a, *indices)
 
-    def forward(a):
-        values, winners = chosen(a)
+    def forward(a, *indices):
+        values, winners = chosen(a, *indices)
         type_of_a = lax.slice(a, (0,) * a.ndim, (0,) * a.ndim)
-        return (values, winners), (type_of_a, winners)
+        return (values, winners), (type_of_a, winners, indices)
 
     def backward(saved, cotangents):
-        type_of_a, winners = saved
-        return (_cotangent(scatter(static, winners, cotangents[0]), type_of_a),)
+        type_of_a, winners, indices = saved
+        x = scatter(static, winners, cotangents[0], *indices)
+        return _cotangent(x, type_of_a), *(None,) * len(indices)
 
     ruled.defvjp(forward, backward)
-    return ruled(a)
+    return ruled(a, *indices)
 
 
 def pointwise(plain: Callable, adjoint: Callable, static: Any, *arrays: Array):

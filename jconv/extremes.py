@@ -89,7 +89,7 @@ def _evaluate(
     differentiable = jnp.issubdtype(x.dtype, jnp.inexact)
     for stage in plan:
         if differentiable:
-            x, taps = adjoint.selection(_choose, _gather, _scatter, stage, x, custom_vjp)
+            x, taps = adjoint.selection(_choose, _gather, _scatter, stage, x, reverse=custom_vjp)
         else:
             x, taps = _choose(stage, x)
         yield stage, x, taps
@@ -172,22 +172,34 @@ def _choose(stage: Stage, x: Array) -> tuple[Array, Array]:
 
 
 def _winners(stage: Stage, part: Part, seen: Sequence[Array]) -> Array:
-    """The first tap that none is better than, or that is NaN.
-
-    Chosen as `(tap + 1)^2`, which a square root brings back exactly: XLA:CPU would compute a choice
-    again for every entry that reads it, but not a square root.
-    """
-    best, chosen = seen[0], jnp.ones(seen[0].shape, jnp.float32)
-    for tap, entry in enumerate(seen[1:], 2):
-        better = entry < best if stage.least else entry > best
-        if jnp.issubdtype(best.dtype, jnp.inexact):
-            better = better | ((entry != entry) & (best == best))
-        best = jnp.where(better, entry, best)
-        chosen = jnp.where(better, jnp.float32(tap**2), chosen)
+    """The tap of the best entry; of nothing but padding, the first inside the input."""
+    best, chosen = _first_best(seen, stage.least)
     if stage.first is not None:
         worst = best == jnp.asarray(neutral(best.dtype, stage.least), best.dtype)
         first = _first(stage.first, part, best.ndim)
         chosen = jnp.where(worst, jnp.square(first + 1), chosen)
+    return _tap(chosen)
+
+
+def first_best(seen: Sequence[Array], least: bool = False) -> Array:
+    """The first tap that none is better than, or that is NaN."""
+    return _tap(_first_best(seen, least)[1])
+
+
+def _first_best(seen: Sequence[Array], least: bool) -> tuple[Array, Array]:
+    """The best entry and its tap, as `(tap + 1)^2`."""
+    best, chosen = seen[0], jnp.ones(seen[0].shape, jnp.float32)
+    for tap, entry in enumerate(seen[1:], 2):
+        better = entry < best if least else entry > best
+        if jnp.issubdtype(best.dtype, jnp.inexact):
+            better = better | ((entry != entry) & (best == best))
+        best = jnp.where(better, entry, best)
+        chosen = jnp.where(better, jnp.float32(tap**2), chosen)
+    return best, chosen
+
+
+def _tap(chosen: Array) -> Array:
+    """Exact. XLA:CPU would choose again for every entry that reads a choice, but not a root."""
     return (jnp.sqrt(chosen) - 1).astype(jnp.int8)
 
 
@@ -206,13 +218,17 @@ def _gather(stage: Stage, winners: Array, x: Array, missing=0) -> Array:
     """The entries of `x` at the winners; `missing` where there is none."""
 
     def taken(part: Part, seen: Sequence[Array]) -> Array:
-        won = part.of(winners)
-        y = jnp.full(won.shape, missing, x.dtype)
-        for tap, entry in enumerate(seen):
-            y = jnp.where(won == tap, entry, y)
-        return y
+        return picked(part.of(winners), seen, missing)
 
     return swept(taken, stage.windows, (x, missing))
+
+
+def picked(winners: Array, seen: Sequence[Array], missing=0) -> Array:
+    """What the winning tap reads; `missing` where there is none."""
+    y = jnp.full(winners.shape, missing, seen[0].dtype)
+    for tap, entry in enumerate(seen):
+        y = jnp.where(winners == tap, entry, y)
+    return y
 
 
 def _scatter(stage: Stage, winners: Array, y: Array) -> Array:
