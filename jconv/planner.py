@@ -274,7 +274,7 @@ def _has_phases(p: Problem) -> bool:
 
 def _is_tiled(p: Problem) -> bool:
     """Winograd's tiles, enough of them that transforming the kernel does not count."""
-    return p.is_undilated and (_has_tiles(p) or _is_long_sum(p))
+    return p.is_undilated and (_has_tiles(p) or _is_line(p))
 
 
 def _is_dilated_tiles(p: Problem) -> bool:
@@ -302,15 +302,14 @@ def _has_large_tiles(p: Problem) -> bool:
     return p.face != "kernel_adjoint" and terms <= 64 and p.every(lambda w: 3 <= w.taps <= 5)
 
 
-def _is_long_sum(p: Problem) -> bool:
-    """The kernel's adjoint of 3 taps in 1D, of many channels and positions."""
+def _is_line(p: Problem) -> bool:
+    """3 taps in 1D, many positions, and channels enough: 128 -> 128 take 2.9 ms instead of 3.6."""
     return (
-        p.face == "kernel_adjoint"
-        and p.is_real
+        p.is_real
         and p.is_dense
         and p.spec.taps == (3,)
         and p.is_unit_stride
-        and min(p.inputs, p.outputs) >= 16
+        and min(p.inputs, p.outputs) >= (16 if p.face == "kernel_adjoint" else 128)
         and p.positions * p.inputs * p.outputs >= 2**27
     )
 
