@@ -1,13 +1,23 @@
 """The comparisons with other libraries: answers first, then times, as a table, a file, a figure."""
 
 import json
+import re
 import time
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import bench, compare_layers, compare_steps, peers, report, tables, timing
+from experiments import (
+    bench,
+    compare_layers,
+    compare_steps,
+    limits,
+    peers,
+    report,
+    tables,
+    timing,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +153,15 @@ def test_unknown_row_is_refused(script, tmp_path):
 
 
 # Times
+
+
+def test_limits_are_measured(capsys):
+    limits.main(["--quick"])
+    figures = dict(re.findall(r"^ *(\S.*?)  +(\S.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert {"matrix product by XLA", "3x3 convolution by XLA"} <= set(figures)
+    busy, of, cores = re.split(" (of) ", figures["threads that it keeps busy"])
+    assert 0 < float(busy) <= float(cores) + 0.5
+    assert all(re.search(r"GFLOP/s|GB/s|%|of", figure) for figure in figures.values())
 
 
 def test_slow_function_has_fewer_turns():
