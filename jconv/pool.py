@@ -7,6 +7,7 @@ Each public function resolves its options to static windows, pads by composition
 the stages of `extremes` or `folds`, which hold the rules.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, folds, geometry
 from jconv.batches import in_turns
+from jconv.conv import conv
 from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, scalar, wide
@@ -369,17 +371,27 @@ def blur_pool(
     rank = call.pooling.rank
     taps = geometry.whole("taps", taps, least=1)
     strides = geometry.per_axis("stride", stride, rank, least=1)
-    y = extremes(call.x, call.windows, custom_vjp=call.custom_vjp)
-    reach = [Window(n, taps, low=(taps - 1) // 2, high=taps // 2) for n in y.shape[-rank - 1 : -1]]
-    y = padded(y.astype(wide(x.dtype)), reach, "reflect", custom_vjp=custom_vjp)
-    for step in range(taps - 1, -1, -1):
-        pair = 2 if step else 1
-        made = [
-            Window(n, pair, 1 if step else s)
-            for n, s in zip(y.shape[-rank - 1 : -1], strides, strict=True)
-        ]
-        y = folds.folded(folds.SUM, y, made, custom_vjp)
-    return (y / 2 ** (rank * (taps - 1))).astype(x.dtype)
+    return in_turns(
+        _blurred, (call.windows, taps, strides, custom_vjp), call.x,
+        rank=rank, held=held(call.windows) + 4, custom_vjp=custom_vjp,
+    )  # fmt: skip
+
+
+def _blurred(static: tuple[Sequence[Window], int, Sequence[int], bool], x: Array) -> Array:
+    windows, taps, strides, custom_vjp = static
+    y = extremes(x, windows, custom_vjp=custom_vjp).astype(wide(x.dtype))
+    channels, weights = x.shape[-1], [math.comb(taps - 1, tap) for tap in range(taps)]
+    binomial = np.broadcast_to(np.array(weights)[:, None, None], (taps, 1, channels))
+    for axis, stride in enumerate(strides):
+        others = [a for a in range(len(strides)) if a != axis]
+        steps, around = np.ones(len(strides), int), [(0, 0)] * len(strides)
+        steps[axis], around[axis] = stride, ((taps - 1) // 2, taps // 2)
+        y = conv(
+            y, np.expand_dims(binomial, others).astype(y.dtype) / 2 ** (taps - 1),
+            stride=tuple(map(int, steps)), padding=around, padding_mode="reflect",
+            groups=channels, custom_vjp=custom_vjp,
+        )  # fmt: skip
+    return y.astype(x.dtype)
 
 
 @placed("x")
