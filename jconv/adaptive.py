@@ -21,7 +21,7 @@ from jconv.extremes import extremes, first_best, picked, positions, winners
 from jconv.geometry import Ints, Window
 from jconv.operands import array, inexact, require_key, wide
 from jconv.placement import placed
-from jconv.stages import FEW, finished, laid
+from jconv.stages import FEW, few, finished, laid
 
 
 @placed("x")
@@ -240,9 +240,10 @@ def _pooled(
     *arrays: Array,
     fill: int | None = None,
 ) -> Sequence[Array]:
-    """`arrays` pooled axis by axis; all at once where their bins cut all axes into equal parts."""
-    if all(b.whole for b in bins):
-        return by_windows([b.window for b in bins], *arrays)
+    """`arrays` pooled axis by axis, or at once where equal parts are so few, or so long."""
+    windows = [b.window for b in bins]
+    if all(b.whole for b in bins) and (few(windows) or max(b.taps for b in bins) > FEW):
+        return by_windows(windows, *arrays)
     lead = arrays[0].ndim - len(bins) - 1
     for axis in reversed(range(len(bins))):
         b = bins[axis]
@@ -314,8 +315,11 @@ def _greatest(axis: int, bins: Bins, x: Array, *places: Array) -> list[Array]:
 
 
 def _choose(along: _Axis, x: Array, start: Array, stop: Array, last: Array) -> tuple[Array, Array]:
-    seen = [along.take(x, at) for at in along.at(start, stop)]
-    return finished(reduce(lax.max, seen)), first_best(seen)
+    def seen(x: Array) -> list[Array]:
+        return [along.take(x, at) for at in along.at(start, stop)]
+
+    # XLA:CPU writes out what two loops take from one array.
+    return finished(reduce(lax.max, seen(x))), first_best(seen(lax.optimization_barrier(x)))
 
 
 def _gather(

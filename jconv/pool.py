@@ -371,20 +371,28 @@ def blur_pool(
     rank = call.pooling.rank
     taps = geometry.whole("taps", taps, least=1)
     strides = geometry.per_axis("stride", stride, rank, least=1)
-    y = extremes(call.x, call.windows, custom_vjp=call.custom_vjp)
-    y = y.astype(wide(x.dtype))
+    return in_turns(
+        _blurred, (call.windows, taps, strides, custom_vjp), call.x,
+        rank=rank, held=held(call.windows) + 4, custom_vjp=custom_vjp,
+    )  # fmt: skip
+
+
+def _blurred(static: tuple[Sequence[Window], int, Sequence[int], bool], x: Array) -> Array:
+    windows, taps, strides, custom_vjp = static
+    y = extremes(x, windows, custom_vjp=custom_vjp).astype(wide(x.dtype))
+    rank, channels = len(strides), x.shape[-1]
     weights = jnp.asarray([math.comb(taps - 1, t) for t in range(taps)], y.dtype) / 2 ** (taps - 1)
     for axis, step in enumerate(strides):
-        still = [(0, 0)] * rank
-        still[axis] = (taps - 1) // 2, taps // 2
         kernel = laid(weights, axis, rank, rank + 1)[..., None]
+        padding = [(0, 0)] * rank
+        padding[axis] = (taps - 1) // 2, taps // 2
         y = conv(
             y,
-            jnp.broadcast_to(kernel, (*kernel.shape[:-1], y.shape[-1])),
+            jnp.broadcast_to(kernel, (*kernel.shape[:-1], channels)),
             stride=[step if a == axis else 1 for a in range(rank)],
-            padding=still,
+            padding=padding,
             padding_mode="reflect",
-            groups=y.shape[-1],
+            groups=channels,
             custom_vjp=custom_vjp,
         )
     return y.astype(x.dtype)
