@@ -18,10 +18,11 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, folds, geometry
 from jconv.extremes import extremes, first_best, picked, positions, winners
+from jconv.fusion import finished, kept
 from jconv.geometry import Ints, Window
 from jconv.operands import array, inexact, require_key, wide
 from jconv.placement import placed
-from jconv.stages import FEW, few, finished, kept, laid
+from jconv.stages import FEW, few, laid
 
 
 @placed("x")
@@ -95,10 +96,10 @@ def adaptive_max_pool(
     places = [positions(x.shape[-len(bins) - 1 : -1], x.ndim)] if wanted else []
 
     def by_windows(windows: Sequence[Window], y: Array, *places: Array) -> Sequence[Array]:
-        return winners(y, windows, *places) if places else [extremes(y, windows)]
+        return winners(y, windows, places[0]) if places else [extremes(y, windows)]
 
-    y, *places = _pooled(bins, _greatest, by_windows, x, *places)
-    return (y, *places) if wanted else y
+    pooled = _pooled(bins, _greatest, by_windows, x, *places)
+    return (pooled[0], pooled[1]) if wanted else pooled[0]
 
 
 @placed("x")
@@ -161,7 +162,7 @@ def fractional_max_pool(
     for axis in reversed(range(len(taps))):
         b = _drawn(size[axis], taps[axis], starts[axis])
         pooled = _greatest(x.ndim - len(taps) - 1 + axis, b, *pooled)
-    return tuple(pooled) if wanted else pooled[0]
+    return (pooled[0], pooled[1]) if wanted else pooled[0]
 
 
 def _drawn(size: int, taps: int, starts: Array) -> "Bins":
@@ -355,7 +356,7 @@ def _side_by_side(x: Array, axis: int, bins: Bins, fill: int | None) -> Array:
     inside = (np.arange(bins.taps) < bins.counts[:, None]).ravel()
     if fill is None or inside.all():
         return x
-    return jnp.where(along.laid(inside, x), x, jnp.full((), fill, x.dtype))
+    return jnp.where(along.laid(jnp.asarray(inside), x), x, jnp.full((), fill, x.dtype))
 
 
 def _take(along: _Axis, x: Array, start: Array, stop: Array, last: Array) -> Array:

@@ -19,6 +19,7 @@ from jax import Array, lax
 
 from jconv import adjoint
 from jconv.batches import in_turns
+from jconv.fusion import kept
 from jconv.geometry import Window
 from jconv.stages import (
     FEW,
@@ -32,7 +33,6 @@ from jconv.stages import (
     exists,
     few,
     held,
-    kept,
     shifted,
     spread,
     step,
