@@ -95,10 +95,10 @@ def adaptive_max_pool(
     places = [positions(x.shape[-len(bins) - 1 : -1], x.ndim)] if wanted else []
 
     def by_windows(windows: Sequence[Window], y: Array, *places: Array) -> Sequence[Array]:
-        return winners(y, windows, *places) if places else [extremes(y, windows)]
+        return winners(y, windows, places[0]) if places else [extremes(y, windows)]
 
     y, *places = _pooled(bins, _greatest, by_windows, x, *places)
-    return (y, *places) if wanted else y
+    return (y, places[0]) if wanted else y
 
 
 @placed("x")
@@ -161,7 +161,7 @@ def fractional_max_pool(
     for axis in reversed(range(len(taps))):
         b = _drawn(size[axis], taps[axis], starts[axis])
         pooled = _greatest(x.ndim - len(taps) - 1 + axis, b, *pooled)
-    return tuple(pooled) if wanted else pooled[0]
+    return (pooled[0], pooled[1]) if wanted else pooled[0]
 
 
 def _drawn(size: int, taps: int, starts: Array) -> "Bins":
@@ -282,7 +282,7 @@ class _Axis(NamedTuple):
     def take(self, x: Array, at: Array) -> Array:
         return jnp.take(x, at, self.axis, mode="clip")
 
-    def laid(self, values: Array, x: Array) -> Array:
+    def laid(self, values, x: Array):
         return laid(values, self.axis, x.ndim - 1, x.ndim)
 
 
