@@ -52,10 +52,10 @@ def run_in_two(results, *more):
 
 
 def assert_alike(found, expected, exact=None):
-    """To rounding; if only the first few are `exact`, then beyond by what Adam makes of it."""
+    """To rounding; where only the first few losses are, beyond to two images of a batch of 64."""
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-2 if exact else 1e-5)
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=0.04 if exact else 1e-5)
     np.testing.assert_allclose(found["loss"][:exact], expected["loss"][:exact], rtol=0, atol=1e-5)
 
 
