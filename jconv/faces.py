@@ -102,7 +102,7 @@ def steps(problem: Problem, platform: str) -> Iterator[Rule]:
     if rule.method == "turned":
         spec = transposed(problem.spec)
         inputs, outputs = problem.outputs, problem.inputs
-        turned = Problem("input_adjoint", spec, problem.batch, inputs, outputs, problem.dtype)
+        turned = problem._replace(face="input_adjoint", spec=spec, inputs=inputs, outputs=outputs)
         yield from steps(turned, platform)
     if rule.method in REWRITES:
         rewrite = REWRITES[rule.method](problem.spec)

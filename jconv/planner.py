@@ -45,6 +45,12 @@ class Problem(NamedTuple):
         return self.inputs // self.spec.groups, self.outputs // self.spec.groups
 
     @property
+    def ends(self) -> tuple[int, int]:
+        """Channels of one group that the face reads, and that it gives; a kernel's, as forward."""
+        inputs, outputs = self.per_group
+        return (outputs, inputs) if self.face == "input_adjoint" else (inputs, outputs)
+
+    @property
     def is_dense(self) -> bool:
         return self.spec.groups == 1
 
@@ -122,7 +128,7 @@ def _has_thin_groups(p: Problem) -> bool:
 
 def _has_few_channels(p: Problem) -> bool:
     """Channels so few that no matrix product helps, by taps that one loop unrolls."""
-    c, m = p.per_group if p.face != "input_adjoint" else p.per_group[::-1]
+    c, m = p.ends
     pairs = c * m
     if not p.is_dense or (_is_long(p) and (pairs > 1 or p.face == "kernel_adjoint")):
         return False
@@ -208,9 +214,7 @@ def _leaves_a_thread(p: Problem) -> bool:
     It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
     cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well.
     """
-    outputs, inputs = p.outputs, p.inputs
-    if p.face == "input_adjoint":
-        outputs, inputs = inputs, outputs
+    inputs, outputs = p.ends
     return (
         p.rank == 2
         and p.is_dense
@@ -298,7 +302,7 @@ def _has_tiles(p: Problem) -> bool:
 
 def _has_large_tiles(p: Problem) -> bool:
     """Tiles for 4 and 5 taps: beyond 64 terms a sum they round four times as much as XLA's."""
-    terms = p.outputs if p.face == "input_adjoint" else p.inputs
+    terms, _ = p.ends
     return p.face != "kernel_adjoint" and terms <= 64 and p.every(lambda w: 3 <= w.taps <= 5)
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
-from jconv.channels import accumulator, transposed_kernel
+from jconv.channels import accumulator, matmul, transposed_kernel
 from jconv.geometry import Spec, transposed
 from jconv.methods import patches
 from jconv.methods.tiles import Tile, combined, entries, tile, views, weighted
@@ -110,7 +110,7 @@ def _outputs(spec: Spec, tiles: Sequence[Tile], x: Array, u: Array) -> Array:
         ]
     else:
         v = lax.optimization_barrier(combined(t.b, parts, 0))
-        products = _product(spec, _rows(v), u, ((2,), (2,)))
+        products = matmul(spec, _rows(v), u, ((2,), (2,)), ((0,), (0,)))
         products = lax.optimization_barrier(products.reshape(*v.shape[:-1], -1))
         parts = entries(products, 0)
     y = combined(t.a.T, parts, axis + 1)
@@ -130,7 +130,7 @@ def _products(spec: Spec, tiles: Sequence[Tile], x: Array, y: Array) -> Array:
             [_products(spec, others, weighted(b, xs), weighted(a, ys)) for a, b in pairs]
         )
     v, w = lax.optimization_barrier((combined(t.b, xs, 0), combined(t.a, ys, 0)))
-    return _product(spec, _rows(v), _rows(w), ((1,), (1,)))
+    return matmul(spec, _rows(v), _rows(w), ((1,), (1,)), ((0,), (0,)))
 
 
 def _kernel_transform(spec: Spec, tiles: Sequence[Tile], k: Array) -> Array:
@@ -149,7 +149,3 @@ def _rows(a: Array) -> Array:
 def _inputs(t: Tile, x: Array, axis: int) -> list[Array]:
     """What each entry of the tiles reads."""
     return views(x, axis, range(t.reach), (x.shape[axis] - t.reach) // t.size + 1, t.size)
-
-
-def _product(spec: Spec, a: Array, b: Array, contract) -> Array:
-    return lax.dot_general(a, b, (contract, ((0,), (0,))), precision=spec.precision)
