@@ -36,12 +36,12 @@ from jconv import signal as signal
 from jconv import spectrum as spectrum
 from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool
+from jconv.blur import blur_pool
 from jconv.conv import conv, conv_transpose, kernel_gradient
 from jconv.padding import pad
 from jconv.plan import plan
 from jconv.pool import (
     avg_pool,
-    blur_pool,
     drop,
     logsumexp_pool,
     lp_pool,

@@ -63,7 +63,7 @@ def selection(
     choose: Callable, gather: Callable, scatter: Callable, static: Any, a: Array, *indices: Array,
     reverse=True,
 ):  # fmt: skip
-    """`choose(static, a) -> (values, winners)`: entries of `a`, and integers that say which.
+    """`choose(static, a) -> (values, winners)`: entries of `a`, and integers that say which ones.
 
     values == gather(static, winners, a);  <values, c> == <a, scatter(static, winners, c)>,
     for the same `indices`, which come last
@@ -81,7 +81,8 @@ def selection(
     def tangent(primals, tangents):
         values, winners = chosen(*primals)
         moved = gather(static, winners, tangents[0], *primals[1:])
-        return (values, winners), (moved, np.zeros(winners.shape, jax.dtypes.float0))
+        none = jax.tree.map(lambda won: np.zeros(won.shape, jax.dtypes.float0), winners)
+        return (values, winners), (moved, none)
 
     if not reverse:
         return chosen(a, *indices)

@@ -27,6 +27,19 @@ class Turns(NamedTuple):
     images: int
 
 
+class Image(NamedTuple):
+    """What follows so many batch axes, and how many bytes a function of it holds at once."""
+
+    lead: int
+    bytes: int
+
+
+def by_images(f: Callable, static: Any, *arrays: Array, image: Image) -> Any:
+    """`f(static, *arrays)` of arrays `[*batch, ...]`."""
+    turns = _turns(f, static, arrays[0], image)
+    return at_once(_each, turns, *arrays) if turns else f(static, *arrays)
+
+
 def in_turns(
     f: Callable, static: Any, x: Array, *scalars: Array, rank: int, held: int, custom_vjp: bool
 ) -> Array:
@@ -35,15 +48,26 @@ def in_turns(
     Its rule computes `f` again, turn by turn, rather than keep what it held.
     """
     lead = x.ndim - rank - 1
-    n = math.prod(x.shape[:lead])
-    image_bytes = held * math.prod(x.shape[lead:]) * x.dtype.itemsize
-    if n < 2 or n * image_bytes <= BATCH_BYTES:
+    image = Image(lead, held * math.prod(x.shape[lead:]) * x.dtype.itemsize)
+    turns = _turns(f, static, x, image)
+    if turns is None:
         return f(static, x, *scalars)
-    turns = Turns(f, static, lead, split(n, 1, image_bytes, BATCH_BYTES).images)
     plain = partial(at_once, _forward)
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return plain(turns, x, *scalars)
     return adjoint.pointwise(plain, partial(at_once, _backward), turns, x, *scalars)
+
+
+def _turns(f: Callable, static: Any, x: Array, image: Image) -> Turns | None:
+    """None where all images may go at once."""
+    n = math.prod(x.shape[: image.lead])
+    if n < 2 or n * image.bytes <= BATCH_BYTES:
+        return None
+    return Turns(f, static, image.lead, split(n, 1, image.bytes, BATCH_BYTES).images)
+
+
+def _each(turns: Turns, *arrays: Array) -> Any:
+    return _taken(turns, partial(turns.f, turns.static), *arrays)
 
 
 def _forward(turns: Turns, x: Array, *scalars: Array) -> Array:

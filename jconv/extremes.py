@@ -9,7 +9,7 @@ where nothing is inside, none does (tap -1).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
-from jconv.batches import in_turns
+from jconv.batches import Image, by_images
 from jconv.geometry import Window
 from jconv.stages import (
     FEW,
@@ -48,18 +48,31 @@ class Stage(NamedTuple):
     least: bool
 
 
+class Choice(NamedTuple):
+    """The greatest or the least of every window."""
+
+    windows: Windows
+    least: bool
+
+    @property
+    def stages(self) -> list[Stage]:
+        return _plan(*self)
+
+    def image(self, a: Array, more: int = 0) -> Image:
+        """An image of `a`; `more` arrays like the input are held beside what the stages hold."""
+        size = math.prod(w.size for w in self.windows) * a.shape[-1]
+        holds = held(self.windows, light=True) + more
+        return Image(a.ndim - len(self.windows) - 1, holds * size * a.dtype.itemsize)
+
+
+Winners = tuple[Array, ...]
+
+
 def extremes(
     x: Array, windows: Sequence[Window], least: bool = False, custom_vjp: bool = True
 ) -> Array:
     """The greatest (or `least`) entry of every window."""
-    static = tuple(windows), least, custom_vjp
-    holds = held(windows, light=True)
-    return in_turns(_extremes, static, x, rank=len(windows), held=holds, custom_vjp=custom_vjp)
-
-
-def _extremes(static: tuple[Windows, bool, bool], x: Array) -> Array:
-    windows, least, custom_vjp = static
-    *_, (_, y, _) = _evaluate(x, windows, least, custom_vjp)
+    y, _ = _selected(x, windows, least, custom_vjp)
     return y
 
 
@@ -71,30 +84,40 @@ def winners(
     custom_vjp: bool = True,
 ) -> tuple[Array, Array]:
     """The greatest (or `least`) entry of every window, and its entry of `places`, -1 for none."""
-    places, _ = cropped(places, [tight(w) for w in windows])
+    y, won = _selected(x, windows, least, custom_vjp)
+    choice, places = choice_of(places, windows, least)
     lead = x.ndim - len(windows) - 1
     places = jnp.broadcast_to(places, (*x.shape[:lead], *places.shape[lead:-1], x.shape[-1]))
-    stages = list(_evaluate(x, windows, least, custom_vjp))
-    for stage, _, taps in stages:
-        places = _gather(stage, taps, places, -1)
-    return stages[-1][1], places
+    return y, _gather(choice, won, places)
 
 
-def _evaluate(
+def _selected(
     x: Array, windows: Sequence[Window], least: bool, custom_vjp: bool
-) -> Iterator[tuple[Stage, Array, Array]]:
-    """Every stage, with its values and its winning taps."""
+) -> tuple[Array, Winners]:
+    """The best entry of every window, and the taps that won at every stage."""
+    choice, x = choice_of(x, windows, least)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return _choose(choice, x)
+    return adjoint.selection(_choose, _gather, _scatter, choice, x, reverse=custom_vjp)
+
+
+def choice_of(x: Array, windows: Sequence[Window], least: bool = False) -> tuple[Choice, Array]:
+    """What is to be chosen, and what is left to choose from."""
     x, windows = cropped(x, [tight(w) for w in windows])
-    plan = _plan(windows, least)
-    differentiable = jnp.issubdtype(x.dtype, jnp.inexact)
-    for stage in plan:
-        if differentiable:
-            x, taps = adjoint.selection(_choose, _gather, _scatter, stage, x, reverse=custom_vjp)
-        else:
-            x, taps = _choose(stage, x)
-        yield stage, x, taps
-        if stage is not plan[-1]:
-            x = written(x, [(0, 0)] * len(windows))
+    return Choice(windows, least), x
+
+
+def _choose(choice: Choice, x: Array) -> tuple[Array, Winners]:
+    return by_images(chosen, choice, x, image=choice.image(x))
+
+
+def _gather(choice: Choice, won: Winners, x: Array) -> Array:
+    return by_images(gathered, choice, x, *won, image=choice.image(x))
+
+
+def _scatter(choice: Choice, won: Winners, y: Array) -> Array:
+    """Adjoint of `_gather`."""
+    return by_images(scattered, choice, y, *won, image=choice.image(y))
 
 
 def neutral(dtype, least: bool):
@@ -158,10 +181,38 @@ def _stage(windows: Windows, inside: Sequence[np.ndarray], least: bool) -> Stage
     return Stage(windows, first, least)
 
 
-# ---------------------------------------------------------------- one stage and its rule
+# ---------------------------------------------------------------- all stages
 
 
-def _choose(stage: Stage, x: Array) -> tuple[Array, Array]:
+def chosen(choice: Choice, x: Array) -> tuple[Array, Winners]:
+    """The best entry of every window, and the tap that won at every stage."""
+    won = []
+    for stage in choice.stages:
+        x = written(x, [(0, 0)] * len(stage.windows)) if won else x
+        x, taps = _best(stage, x)
+        won.append(taps)
+    return x, tuple(won)
+
+
+def gathered(choice: Choice, x: Array, *won: Array) -> Array:
+    """The entries of `x` at the winners; where there is none 0, and -1 of integers."""
+    missing = 0 if jnp.issubdtype(x.dtype, jnp.inexact) else -1
+    for stage, taps in zip(choice.stages, won, strict=True):
+        x = _taken(stage, taps, x, missing)
+    return x
+
+
+def scattered(choice: Choice, y: Array, *won: Array) -> Array:
+    """Adjoint of `gathered`: every entry takes what the windows that it won hold."""
+    for stage, taps in reversed(list(zip(choice.stages, won, strict=True))):
+        y = _given(stage, taps, y)
+    return y
+
+
+# ---------------------------------------------------------------- one stage
+
+
+def _best(stage: Stage, x: Array) -> tuple[Array, Array]:
     """The best entry of every window, and its tap."""
     best = lax.min if stage.least else lax.max
 
@@ -187,15 +238,22 @@ def first_best(seen: Sequence[Array], least: bool = False) -> Array:
 
 
 def _first_best(seen: Sequence[Array], least: bool) -> tuple[Array, Array]:
-    """The best entry and its tap, as `(tap + 1)^2`."""
-    best, chosen = seen[0], jnp.ones(seen[0].shape, jnp.float32)
-    for tap, entry in enumerate(seen[1:], 2):
-        better = entry < best if least else entry > best
-        if jnp.issubdtype(best.dtype, jnp.inexact):
-            better = better | ((entry != entry) & (best == best))
-        best = jnp.where(better, entry, best)
-        chosen = jnp.where(better, jnp.float32(tap**2), chosen)
-    return best, chosen
+    """The best entry and its tap, as `(tap + 1)^2`: of neighbours, of pairs, and so on."""
+    squares = [jnp.full(seen[0].shape, tap**2, jnp.float32) for tap in range(1, len(seen) + 1)]
+    left = list(zip(seen, squares, strict=True))
+    while len(left) > 1:
+        odd = left[len(left) & ~1 :]
+        left = [_better(least, *pair) for pair in zip(left[::2], left[1::2], strict=False)] + odd
+    return left[0]
+
+
+def _better(
+    least: bool, a: tuple[Array, Array], b: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """The better of two entries with their taps, the first of equals."""
+    worse = (b[0] >= a[0]) if least else (b[0] <= a[0])
+    better = ~worse & (a[0] == a[0])
+    return jnp.where(better, b[0], a[0]), jnp.where(better, b[1], a[1])
 
 
 def _tap(chosen: Array) -> Array:
@@ -214,7 +272,7 @@ def _first(firsts: Sequence[np.ndarray], part: Part, ndim: int) -> Array:
     return jnp.where(inside, tap, np.float32(-1))
 
 
-def _gather(stage: Stage, winners: Array, x: Array, missing=0) -> Array:
+def _taken(stage: Stage, winners: Array, x: Array, missing: int) -> Array:
     """The entries of `x` at the winners; `missing` where there is none."""
 
     def taken(part: Part, seen: Sequence[Array]) -> Array:
@@ -231,8 +289,8 @@ def picked(winners: Array, seen: Sequence[Array], missing=0) -> Array:
     return y
 
 
-def _scatter(stage: Stage, winners: Array, y: Array) -> Array:
-    """Adjoint of `_gather`: every entry takes what the windows that it won hold."""
+def _given(stage: Stage, winners: Array, y: Array) -> Array:
+    """Adjoint of `_taken`."""
     windows = stage.windows
     wide = jnp.float32 if y.dtype in (jnp.bfloat16, jnp.float16) else y.dtype
     winners, y = spread(winners, windows, -1), spread(y, windows)

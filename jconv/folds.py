@@ -9,6 +9,7 @@ where `u(r) = r |r|^(p-2)`, and `o` runs over the windows that see entry `i`. Al
 associative: a fold of folds is a fold, and long windows are folded axis by axis.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial, reduce
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from jconv.stages import (
     along,
     beyond,
     blocked_sum,
+    blocks,
     cells,
     cropped,
     enclosed,
@@ -225,24 +227,27 @@ def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> A
 
     A window along several axes is a product of products, and each of these has fewer others.
     """
+    made, taps = blocks(windows), math.prod(w.taps for w in windows)
     axis = next((axis for axis, w in enumerate(windows) if w.taps > 1), len(windows))
-    if any(w.taps > 1 for w in windows[axis + 1 :]):
+    if len(made) * taps > FEW and any(w.taps > 1 for w in windows[axis + 1 :]):
         inner = tuple(Window(w.size, 1) if a <= axis else w for a, w in enumerate(windows))
         products = _multiplied(views(x, inner, 1))
         outer = tuple(w if a <= axis else Window(w.out, 1) for a, w in enumerate(windows))
         y_bar = _multiplied_adjoint(outer, products, y, y_bar)
         return _multiplied_adjoint(inner, x, products, y_bar)
     seen = views(*beyond(x, windows))
-    y_bar, zero = spread(y_bar, windows), jnp.zeros((), x.dtype)
+    y_bar, one = spread(y_bar, windows), jnp.ones((), x.dtype)
 
     def term(block):
-        taken = zero
-        for tap in np.unique(block.taps[block.taps >= 0]):
-            others = reduce(jnp.multiply, [*seen[:tap], *seen[tap + 1 :]], y_bar)
-            share = shifted(others, windows, block)
-            reads = taps_of(block, share.ndim, np.int32) == tap
-            taken = jnp.where(exists(block, windows, share.ndim) & reads, share, taken)
-        return taken
+        share = shifted(y_bar, windows, block)
+        own = taps_of(block, share.ndim, np.int32)
+        for tap, entry in enumerate(seen):
+            reads = own == tap
+            if not reads.all():
+                entry = shifted(entry, windows, block)
+                share = share * (jnp.where(reads, one, entry) if reads.any() else entry)
+        taken = exists(block, windows, share.ndim) & (own >= 0)
+        return jnp.where(taken, share, jnp.zeros_like(one))
 
     return blocked_sum(windows, term)
 

@@ -7,9 +7,7 @@ Each public function resolves its options to static windows, pads by composition
 the stages of `extremes` or `folds`, which hold the rules.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,13 +16,12 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, folds, geometry
 from jconv.batches import in_turns
-from jconv.conv import conv
 from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, scalar, wide
 from jconv.padding import crop, grow, padded
 from jconv.placement import placed
-from jconv.pool_options import Pooling, resolved
+from jconv.pool_options import Call, called
 from jconv.stages import held, laid
 
 
@@ -154,7 +151,7 @@ def avg_pool(
     Array([2. , 2.5], dtype=float32)
     """
     x = array(x)
-    call = _call(inexact(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
+    call = called(inexact(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
     include = geometry.flag("count_include_pad", count_include_pad)
     counts = call.pooling.counts(include, divisor)
     total = folds.folded(
@@ -196,7 +193,7 @@ def sum_pool(
     >>> sum_pool(jnp.array([[1], [3], [3], [2]]), (2,), stride=1).ravel()
     Array([4, 6, 5], dtype=int32)
     """
-    call = _call(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
+    call = called(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
     return _folded(folds.SUM, call)
 
 
@@ -232,7 +229,7 @@ def prod_pool(
     >>> prod_pool(jnp.array([[1], [3], [0], [2]]), (2,), stride=1).ravel()
     Array([3, 0, 0], dtype=int32)
     """
-    call = _call(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
+    call = called(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
     return _folded(folds.PRODUCT, call)
 
 
@@ -273,7 +270,7 @@ def logsumexp_pool(
     Array([0.69, 3.05], dtype=float32)
     """
     x = inexact(array(x, real=True))
-    call = _call(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
+    call = called(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
     temperature = _temperature(temperature, wide(x.dtype))
     y = in_turns(
         _log_sum_exp, (call.windows, call.custom_vjp), call.x.astype(wide(x.dtype)), temperature,
@@ -324,78 +321,13 @@ def lp_pool(
     Array([5., 2.], dtype=float32)
     """
     x = inexact(array(x, real=True))
-    call = _call(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
+    call = called(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
     p = _exponent(p)
     if p == np.inf:
         sizes = padded(folds.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
         inner = [w.padded() for w in call.windows]
         return extremes(sizes, inner, custom_vjp=call.custom_vjp)
     return _folded(folds.norm(p), call)
-
-
-@placed("x")
-def blur_pool(
-    x: ArrayLike,
-    window: Ints,
-    *,
-    stride: Ints,
-    taps: int = 3,
-    padding: Padding = "valid",
-    custom_vjp: bool = True,
-) -> Array:
-    """Max pooling whose result moves smoothly when the input moves: a maximum, a blur, a stride.
-
-    `y = drop(blur(max_pool(x, window, stride=1)), stride)`, where `blur` filters every axis by the
-    binomial weights `(1, 1)^(taps - 1) / 2^(taps - 1)`, reflects at the ends, and keeps the size.
-    What is dropped is not computed.
-
-    Args:
-      x: `[*batch, *size, channels]`, real; integers give the default float dtype.
-      window, padding, custom_vjp: as in `max_pool`.
-      stride: of the blur, an int or one int per spatial axis.
-      taps: of the blur, at least 1; an even count reaches one further to the high end.
-
-    Returns:
-      `[*batch, *ceil(out / stride), channels]`, `out` the size of the maximum.
-
-    Raises:
-      ValueError, TypeError: as `max_pool`.
-
-    Source: Zhang (2019), section 3.
-
-    >>> blur_pool(jnp.array([[0.0], [0.0], [4.0], [0.0], [0.0]]), (1,), stride=2).ravel()
-    Array([0., 2., 0.], dtype=float32)
-    """
-    x = inexact(array(x, real=True))
-    call = _call(x, window, 1, padding, 1, False, custom_vjp)
-    rank = call.pooling.rank
-    taps = geometry.whole("taps", taps, least=1)
-    strides = geometry.per_axis("stride", stride, rank, least=1)
-    return in_turns(
-        _blurred, (call.windows, taps, strides, custom_vjp), call.x,
-        rank=rank, held=held(call.windows) + 4, custom_vjp=custom_vjp,
-    )  # fmt: skip
-
-
-def _blurred(static: tuple[Sequence[Window], int, Sequence[int], bool], x: Array) -> Array:
-    windows, taps, strides, custom_vjp = static
-    y = extremes(x, windows, custom_vjp=custom_vjp).astype(wide(x.dtype))
-    rank, channels = len(strides), x.shape[-1]
-    weights = jnp.asarray([math.comb(taps - 1, t) for t in range(taps)], y.dtype) / 2 ** (taps - 1)
-    for axis, step in enumerate(strides):
-        kernel = laid(weights, axis, rank, rank + 1)[..., None]
-        padding = [(0, 0)] * rank
-        padding[axis] = (taps - 1) // 2, taps // 2
-        y = conv(
-            y,
-            jnp.broadcast_to(kernel, (*kernel.shape[:-1], channels)),
-            stride=[step if a == axis else 1 for a in range(rank)],
-            padding=padding,
-            padding_mode="reflect",
-            groups=channels,
-            custom_vjp=custom_vjp,
-        )
-    return y.astype(x.dtype)
 
 
 @placed("x")
@@ -450,28 +382,6 @@ def _undrop(windows: Sequence[Window], y: Array) -> Array:
 # ---------------------------------------------------------------- options
 
 
-class _Call(NamedTuple):
-    """A checked call: `x` cropped by negative padding, and what slides over it."""
-
-    x: Array
-    pooling: Pooling
-    custom_vjp: bool
-
-    @property
-    def windows(self) -> tuple[Window, ...]:
-        return self.pooling.windows
-
-
-def _call(x: Array, window, stride, padding, dilation, ceil_mode, custom_vjp) -> _Call:
-    taps = geometry.window_taps("window", window, x.ndim)
-    size, _ = geometry.split_shape("x", x.shape, len(taps))
-    pooling = resolved(
-        "x", size, taps, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
-    )
-    x = crop(x, x.ndim - pooling.rank - 1, pooling.kept)
-    return _Call(x, pooling, geometry.flag("custom_vjp", custom_vjp))
-
-
 def _temperature(temperature: ArrayLike, dtype) -> Array:
     made = scalar("temperature", temperature, dtype)
     if isinstance(temperature, int | float | np.number) and not temperature > 0:
@@ -493,7 +403,7 @@ def _exponent(p: object) -> float:
 def _extremes(
     x, window, stride, padding, dilation, ceil_mode, return_indices, custom_vjp, *, least
 ):
-    call = _call(array(x, real=True), window, stride, padding, dilation, ceil_mode, custom_vjp)
+    call = called(array(x, real=True), window, stride, padding, dilation, ceil_mode, custom_vjp)
     if not geometry.flag("return_indices", return_indices):
         return extremes(call.x, call.windows, least, call.custom_vjp)
     lead = call.x.ndim - call.pooling.rank - 1
@@ -502,7 +412,7 @@ def _extremes(
     return winners(call.x, call.windows, places, least, call.custom_vjp)
 
 
-def _folded(fold: folds.Fold, call: _Call) -> Array:
+def _folded(fold: folds.Fold, call: Call) -> Array:
     """The fold, in float32 where `x` is narrower."""
     dtype = call.x.dtype
     y = folds.folded(fold, call.x.astype(wide(dtype)), call.windows, call.custom_vjp)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 
 from jconv import geometry
 from jconv.geometry import Ints, Padding, Window
+from jconv.padding import crop
 from jconv.stages import left, over
 
 
@@ -32,6 +34,29 @@ class Pooling(NamedTuple):
             _count(w, m.out, *((-w.low, w.size + w.high) if include_pad else bounds))
             for w, m, bounds in zip(self.explicit, self.windows, self.kept, strict=True)
         ]
+
+
+class Call(NamedTuple):
+    """A checked call: `x` cropped by negative padding, and what slides over it."""
+
+    x: Array
+    pooling: Pooling
+    custom_vjp: bool
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        return self.pooling.windows
+
+
+def called(x: Array, window, stride, padding, dilation, ceil_mode, custom_vjp) -> Call:
+    """The call of these arguments, checked."""
+    taps = geometry.window_taps("window", window, x.ndim)
+    size, _ = geometry.split_shape("x", x.shape, len(taps))
+    pooling = resolved(
+        "x", size, taps, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
+    )
+    x = crop(x, x.ndim - pooling.rank - 1, pooling.kept)
+    return Call(x, pooling, geometry.flag("custom_vjp", custom_vjp))
 
 
 def resolved(
