@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from experiments import bench, convolutions, reference, report, side_by_side, tables
+from experiments.speed import bench, convolutions, reference, report, side_by_side, tables
 from jconv.methods import METHODS
 
 LAYERS = Path(__file__).with_name("layers.csv")

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import convolutions, poolings, report, side_by_side, tables
-from experiments.bench import Case, Measurement
+from experiments.speed import convolutions, poolings, report, side_by_side, tables
+from experiments.speed.bench import Case, Measurement
 
 LAYERS, POOLS = (Path(__file__).with_name(name) for name in ("layers.csv", "pools.csv"))
 _PEERS = ("lax", "torch")

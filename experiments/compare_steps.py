@@ -11,8 +11,8 @@ import functools
 import sys
 from collections.abc import Sequence
 
-from experiments import nets, peers, report, side_by_side, steps, torch_nets
-from experiments.bench import Case
+from experiments.speed import nets, peers, report, side_by_side, steps, torch_nets
+from experiments.speed.bench import Case
 
 _PEERS = ("lax", "flax", "torch")
 

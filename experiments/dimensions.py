@@ -26,7 +26,7 @@ from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 import jconv
-from experiments import net
+from experiments.learning import net
 
 _RESULTS = Path(__file__).parent / "results"
 _SCAN = Path(nibabel.__file__).parent / "tests" / "data" / "example4d.nii.gz"

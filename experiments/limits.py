@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jconv
-from experiments import convolutions, peers, timing
+from experiments.speed import convolutions, peers, timing
 
 _SLOW = 1.5  # times the fastest tenth of all calls
 

@@ -25,7 +25,7 @@ from jax import Array
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from experiments import data, layerwise, net, training
+from experiments.learning import data, layerwise, net, training
 from jconv.curvature import KroneckerFactors, kronecker_factors
 
 _RESULTS = Path(__file__).parent / "results"

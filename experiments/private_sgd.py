@@ -28,7 +28,8 @@ from jax.flatten_util import ravel_pytree
 from tqdm import tqdm
 
 import jconv
-from experiments import data, layerwise, net, timing, training
+from experiments.learning import data, layerwise, net, training
+from experiments.speed import timing
 from jconv.curvature import per_example_kernel_gradients, per_example_kernel_norms
 
 _RESULTS = Path(__file__).parent / "results"

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jconv
-from experiments import data
+from experiments.learning import data
 from jconv.spectrum import operator_norm
 
 _RESULTS = Path(__file__).parent / "results"

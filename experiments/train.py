@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments import checkpoints, comparison, data, devices, pictures, training
+from experiments.learning import checkpoints, comparison, data, devices, pictures, training
 
 _RESULTS = Path(__file__).parent / "results"
 _QUICK = {"data": "digits", "epochs": 2, "rounds": 3, "results": _RESULTS / "quick"}

@@ -8,16 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
-    bench,
-    compare_layers,
-    compare_steps,
-    limits,
-    peers,
-    report,
-    tables,
-    timing,
-)
+from experiments import compare_layers, compare_steps, limits
+from experiments.speed import bench, peers, report, tables, timing
 
 
 @pytest.fixture(autouse=True)

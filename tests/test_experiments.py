@@ -13,24 +13,20 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from experiments import (
-    checkpoints,
-    data,
     deblur,
     dimensions,
     filters,
-    formats,
     gaps,
     guide,
     interrupt,
     matrices,
     natural_gradient,
-    net,
     private_sgd,
     spectral_norm,
     train,
-    training,
 )
 from experiments.__main__ import scripts
+from experiments.learning import checkpoints, data, formats, net, training
 from jconv.curvature import KroneckerFactors
 
 ROOT = Path(__file__).parents[1]

@@ -18,10 +18,10 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from experiments import devices, net
-from experiments.augment import shifted
-from experiments.checkpoints import Checkpoint
-from experiments.data import Dataset
+from experiments.learning import devices, net
+from experiments.learning.augment import shifted
+from experiments.learning.checkpoints import Checkpoint
+from experiments.learning.data import Dataset
 
 _PIXELS_PER_SHIFT = 14  # MNIST's 28 shift by two, the 8 of scikit-learn's digits by none
 _EVALUATED_AT_ONCE = 500

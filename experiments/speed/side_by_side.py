@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 import jax
 from tqdm import tqdm
 
-from experiments import bench, charts, report
-from experiments.bench import Case, Measurement
+from experiments.speed import bench, charts, report
+from experiments.speed.bench import Case, Measurement
 
 _RESULTS = Path(__file__).parent / "results"
 _TOLERANCE = 1e-4

