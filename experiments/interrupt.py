@@ -5,7 +5,6 @@ it falls into a step, or into the writing of a checkpoint. In the end the histor
 the weights must be, bit for bit, those of the run that was left alone.
 """
 
-import argparse
 import json
 import random
 import subprocess
@@ -17,7 +16,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-_RESULTS = Path(__file__).parent / "results"
+from experiments import command_line
+
 _SAVE_EVERY = 4
 _STEPS_A_LIFE = 24
 _STEPS_AN_EPOCH = 22  # scikit-learn's digits, 64 at a time
@@ -64,7 +64,7 @@ def killed(results: Path, kills: int, rng: random.Random) -> int | None:
         run.kill()
         _, errors = run.communicate()
     if run.returncode > 0:
-        sys.exit(f"experiments.interrupt: a run failed.\n{errors}")
+        sys.exit(f"A run failed.\n{errors}")
     return saved(results) if run.returncode < 0 else None
 
 
@@ -78,31 +78,26 @@ def finished(results: Path, kills: int, *, resume: bool) -> End:
     return End(json.loads((results / "train.json").read_text())["history"], digest)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Breaks one run, leaves another alone, compares."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.interrupt",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--kills", type=int, default=20, help="how often the run is killed")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--results", type=Path, default=_RESULTS / "interrupt")
-    parser.add_argument("--quick", action="store_true", help="two kills")
-    if parser.parse_args(arguments).quick:
-        parser.set_defaults(kills=2, results=_RESULTS / "quick" / "interrupt")
-    options = parser.parse_args(arguments)
-    broken, whole = (options.results / f"{time.time_ns()}" / name for name in ("broken", "whole"))
-    rng = random.Random(options.seed)
-    steps = [killed(broken, options.kills, rng) for _ in tqdm(range(options.kills), unit="kill")]
+def broken(results: Path, kills: int, rng: random.Random) -> End:
+    """Runs to the end all the same."""
+    steps = [killed(results, kills, rng) for _ in tqdm(range(kills), unit="kill")]
     print("Killed after the checkpoints of steps", *(step for step in steps if step is not None))
     if None in steps:
-        sys.exit("experiments.interrupt: the run ended before its last kill; take another seed.")
-    ends = [finished(broken, options.kills, resume=True)]
-    ends.append(finished(whole, options.kills, resume=False))
-    if ends[0] != ends[1]:
-        sys.exit(f"The runs differ: see {broken} and {whole}.")
-    print(f"{len(ends[0].history['loss'])} losses and the weights are the same, bit for bit.")
+        sys.exit("The run ended before its last kill; take another seed.")
+    return finished(results, kills, resume=kills > 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Breaks one run, leaves another alone, compares."""
+    parser = command_line.parser(__file__, __doc__)
+    parser.add_argument("--kills", type=int, default=20, help="how often the run is killed")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = command_line.parse(parser, arguments, kills=2)
+    place = options.results / "interrupt" / f"{time.time_ns()}"
+    survivor = broken(place / "broken", options.kills, random.Random(options.seed))
+    if survivor != finished(place / "whole", options.kills, resume=False):
+        sys.exit(f"The runs differ: see {place}.")
+    print(f"{len(survivor.history['loss'])} losses and the weights are the same, bit for bit.")
 
 
 if __name__ == "__main__":

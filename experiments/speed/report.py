@@ -139,7 +139,6 @@ def save(
         "summary": [summary._asdict() for summary in summaries],
         "measurements": [m._asdict() for m in measurements],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=_file_name))
 
 
