@@ -10,9 +10,10 @@ import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -37,7 +38,7 @@ def ways(dataset: data.Dataset, options: Namespace) -> Ways:
     """How to step, and the state before the first: K-FAC, and gradient descent at each rate."""
     params = training.weights(dataset)
     limits = {"rate": options.rate, "damping": options.damping, "change": options.change}
-    begin = kfac.start(params, dataset.train_images[:1])
+    begin = kfac.start(params, jnp.asarray(dataset.train_images[:1]))
     found: Ways = {"K-FAC": (functools.partial(kfac.step, **limits), begin)}
     for rate in options.rates:
         optimizer = optax.sgd(rate, momentum=0.9)
@@ -59,7 +60,7 @@ def descend(
     measured = jax.value_and_grad(net.loss, has_aux=True)
     (loss, _), gradients = measured(params, images, labels, net.HAND_DERIVED)
     updates, state = optimizer.update(gradients, state)
-    return optax.apply_updates(params, updates), state, loss
+    return cast(net.Params, optax.apply_updates(params, updates)), state, loss
 
 
 def fit(dataset: data.Dataset, name: str, step: Step, state: Any, options: Namespace) -> Run:

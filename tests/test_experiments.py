@@ -70,10 +70,8 @@ def test_photograph_is_restored_alike_by_both_solvers():
 
 
 def test_norms_that_layers_are_divided_by():
-    digits = data.load("digits")
-    by_map, by_reshaped = (
-        spectral_norm.fit(digits, name, steps=2) for name in ("norm of the map 1", "reshaped norm 1")
-    )
+    ways = "norm of the map 1", "reshaped norm 1"
+    by_map, by_reshaped = (spectral_norm.fit(data.load("digits"), way, steps=2) for way in ways)
     np.testing.assert_allclose([*by_map.map, *by_reshaped.reshaped], 1, atol=0.01)
     assert min(by_reshaped.map) > 1.5
 
