@@ -14,8 +14,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     """The docstring as it is written, and the default of each option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_one = action.default not in (None, False)
-        return super()._get_help_string(action) if has_one else action.help
+        has_none = action.default is None or action.default is False
+        return action.help if has_none else super()._get_help_string(action)
 
 
 def parser(file: str, docstring: str | None) -> argparse.ArgumentParser:
@@ -38,7 +38,8 @@ def parse(
     """
     parser.add_argument("--quick", action="store_true", help="small and few, in seconds")
     if results:
-        parser.add_argument("--results", type=Path, default=results, help="where its files go")
+        where = "where its files go, those of a quick run to results/quick"
+        parser.add_argument("--results", type=Path, default=results, help=where)
         quick["results"] = RESULTS / "quick"
     if parser.parse_args(arguments).quick:
         parser.set_defaults(**quick)

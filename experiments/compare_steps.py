@@ -15,12 +15,13 @@ from experiments.speed import nets, peers, report, side_by_side, steps, torch_ne
 from experiments.speed.bench import Case
 
 _PEERS = ("lax", "flax", "torch")
+_QUICK = "mnist_cnn,wavenet_stack"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser(__file__, __doc__)
     parser.add_argument("--scan", type=command_line.count, default=1, help="steps a call")
-    return side_by_side.parse(parser, arguments)
+    return side_by_side.parse(parser, arguments, only=_QUICK)
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:

@@ -45,9 +45,9 @@ def test_layers(tmp_path, capsys):
 
 
 def test_steps(tmp_path, capsys):
-    _run(compare_steps, tmp_path, "--only", "mnist_cnn,convnext_stack")
+    _run(compare_steps, tmp_path, "--only", "convnext_stack,resnext_stack")
     measurements, summary = _check_files(tmp_path, "steps")
-    assert [found["name"] for found in measurements] == ["mnist_cnn", "convnext_stack"]
+    assert [found["name"] for found in measurements] == ["convnext_stack", "resnext_stack"]
     for found in measurements:
         assert {"jconv", "lax"} <= set(found["seconds"])
         assert all("is not installed" in reason for reason in found["notes"].values())

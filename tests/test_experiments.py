@@ -237,7 +237,7 @@ def test_killed_run_resumes_bit_for_bit(tmp_path, capsys):
 
 def test_another_run_is_not_the_same(tmp_path, monkeypatch):
     ends = iter([interrupt.End({"loss": [1.0]}, "a"), interrupt.End({"loss": [1.0]}, "b")])
-    monkeypatch.setattr(interrupt, "finished", lambda *_, **__: next(ends))
+    monkeypatch.setattr(interrupt, "end", lambda *_: next(ends))
     with pytest.raises(SystemExit, match="The runs differ"):
         interrupt.main(["--kills", "0", "--results", str(tmp_path)])
 
