@@ -16,12 +16,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from experiments import bench, convolutions, reference, report, side_by_side, tables
+from experiments import command_line
+from experiments.speed import bench, convolutions, reference, report, side_by_side, tables
 from jconv.methods import METHODS
 
-LAYERS = Path(__file__).with_name("layers.csv")
 _PEERS = ("lax",)
-_QUICK = "grouped3x3,wave_k3,volume_time"
+_QUICK = "grouped3x3,wave_k3"
 _TOLERANCE = 1e-4  # of the largest entry, with products in full float32
 
 
@@ -43,12 +43,9 @@ class Check(NamedTuple):
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.accelerator",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--layers", type=Path, default=LAYERS, help="a table of convolutions")
+    parser = command_line.parser(__file__, __doc__)
+    add = parser.add_argument
+    add("--layers", type=Path, default=tables.LAYERS, help="a table of convolutions")
     return side_by_side.parse(parser, arguments, only=_QUICK)
 
 
@@ -95,14 +92,11 @@ def summary(found: Sequence[Check]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Checks, measures, then reports."""
     options = _options(arguments)
-    try:
+    with command_line.refusal():
         rows = side_by_side.selected(tables.read_layers(options.layers), options.only)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"experiments.accelerator: {error}")
     found = [check for row in tqdm(rows, unit="layer") for check in checks(row)]
     text = summary(found)
     print(*text, sep="\n")
-    options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "accelerator.txt").write_text("\n".join([*text, ""]))
     timed = [tables.shrunk(row) for row in rows] if options.quick else rows
     cases = [_case(case) for row in timed for case in convolutions.cases(row, "auto")]

@@ -6,27 +6,22 @@ take turns, and with them a plain matrix product, so that a busy machine slows t
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import convolutions, poolings, report, side_by_side, tables
-from experiments.bench import Case, Measurement
+from experiments import command_line
+from experiments.speed import convolutions, poolings, report, side_by_side, tables
+from experiments.speed.bench import Case, Measurement
 
-LAYERS, POOLS = (Path(__file__).with_name(name) for name in ("layers.csv", "pools.csv"))
 _PEERS = ("lax", "torch")
 _QUICK = "grouped3x3,wave_k3,volume_time,pool2x2_32"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.compare_layers",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_line.parser(__file__, __doc__)
     add = parser.add_argument
-    add("--layers", type=Path, default=LAYERS, help="a table of convolutions")
-    add("--pools", type=Path, default=POOLS, help="a table of poolings")
+    add("--layers", type=Path, default=tables.LAYERS, help="a table of convolutions")
+    add("--pools", type=Path, default=tables.POOLS, help="a table of poolings")
     add("--method", default="auto", help="of jconv's convolutions")
     add("--check", action="store_true", help="check small layers against float64, not lax")
     return side_by_side.parse(parser, arguments, only=_QUICK)
@@ -62,10 +57,8 @@ def _summaries(measurements: Sequence[Measurement]) -> list[report.Summary]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, then reports."""
     options = _options(arguments)
-    try:
+    with command_line.refusal():
         cases = _cases(options)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"experiments.compare_layers: {error}")
     measurements = side_by_side.run(cases, options, _PEERS, check=options.check)
     side_by_side.conclude("layers", measurements, _summaries(measurements), _PEERS, options)
 

@@ -8,23 +8,20 @@ call, in one `lax.scan`, as a program of a whole epoch does.
 
 import argparse
 import functools
-import sys
 from collections.abc import Sequence
 
-from experiments import nets, peers, report, side_by_side, steps, torch_nets
-from experiments.bench import Case
+from experiments import command_line
+from experiments.speed import nets, peers, report, side_by_side, steps, torch_nets
+from experiments.speed.bench import Case
 
 _PEERS = ("lax", "flax", "torch")
+_QUICK = "mnist_cnn,wavenet_stack"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.compare_steps",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--scan", type=int, default=1, help="steps a call")
-    return side_by_side.parse(parser, arguments)
+    parser = command_line.parser(__file__, __doc__)
+    parser.add_argument("--scan", type=command_line.count, default=1, help="steps a call")
+    return side_by_side.parse(parser, arguments, only=_QUICK)
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
@@ -47,10 +44,8 @@ def _torch(net: nets.Net, count: int, memory_format: str) -> peers.Program:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, then reports."""
     options = _options(arguments)
-    try:
+    with command_line.refusal():
         cases = _cases(options)
-    except ValueError as error:
-        sys.exit(f"experiments.compare_steps: {error}")
     measurements = side_by_side.run(cases, options, _PEERS)
     summaries = report.summarize("training steps", measurements, _PEERS)
     side_by_side.conclude("steps", measurements, summaries, _PEERS, options)

@@ -4,9 +4,7 @@
 `(A^T A + ridge) x = A^T y`, by lineax and by `jax.scipy.sparse.linalg.cg`, and both agree.
 """
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +14,16 @@ import numpy as np
 from jax import Array
 from jax.scipy.sparse.linalg import cg
 from matplotlib.figure import Figure
-from sklearn.datasets import load_sample_image
 
 import jconv
+from experiments import command_line
+from experiments.learning import data
+from jconv import filters
 
-_RESULTS = Path(__file__).parent / "results"
-_STRIDE = 4
+_TAPS = 9
 _NOISE = 0.002
 _RIDGE = 1e-3
+_CLOSE, _STEPS = 1e-8, 1000  # of the solvers
 _BOUNDARY: dict[str, Any] = {"padding": "same", "padding_mode": "symmetric"}
 
 
@@ -38,41 +38,34 @@ class Solutions(NamedTuple):
 
 def photograph(side: int) -> Array:
     """Part of a photograph that ships with scikit-learn, grey, at a quarter of its resolution."""
-    grey = jnp.asarray(load_sample_image("china.jpg").mean(-1) / 255)[..., None]
-    small = jconv.avg_pool(grey, (_STRIDE, _STRIDE))
-    return small[:side, :side]
+    small = jnp.asarray(data.photograph("china", step=4)[:side, :side])
+    return small.mean(-1, keepdims=True).astype(float)
 
 
-def gaussian(sigma: float, taps: int) -> Array:
-    """`[taps, taps, 1, 1]`, of sum 1."""
-    at = jnp.arange(taps) - taps // 2
-    line = jnp.exp(-((at / sigma) ** 2) / 2)
-    return (jnp.outer(line, line) / line.sum() ** 2)[..., None, None]
-
-
-def solve(sharp: Array, kernel: Array) -> Solutions:
+def solve(sharp: Array, sigma: float) -> Solutions:
     """Blurs, adds noise, and restores twice."""
-    size = sharp.shape[:-1]
+    kernel = filters.gaussian(sigma, _TAPS)[..., None, None]
     noise = _NOISE * jax.random.normal(jax.random.key(0), sharp.shape)
     blurred = jconv.conv(sharp, kernel, **_BOUNDARY) + noise
+    return Solutions(sharp, blurred, *_restored(blurred, kernel))
+
+
+@jax.jit
+def _restored(blurred: Array, kernel: Array) -> tuple[Array, Array]:
+    """By lineax and by JAX."""
+
+    def adjoint(y: Array) -> Array:
+        return jconv.conv_transpose(y, kernel, size=y.shape[:-1], **_BOUNDARY)
 
     def normal(x: Array) -> Array:
-        y = jconv.conv(x, kernel, **_BOUNDARY)
-        return jconv.conv_transpose(y, kernel, size=size, **_BOUNDARY) + _RIDGE * x
+        return adjoint(jconv.conv(x, kernel, **_BOUNDARY)) + _RIDGE * x
 
-    @jax.jit
-    def restore(blurred: Array) -> tuple[Array, Array]:
-        right = jconv.conv_transpose(blurred, kernel, size=size, **_BOUNDARY)
-        operator = lineax.FunctionLinearOperator(
-            normal,
-            jax.ShapeDtypeStruct(right.shape, right.dtype),
-            lineax.positive_semidefinite_tag,
-        )
-        solver = lineax.CG(rtol=1e-8, atol=1e-8, max_steps=1000)
-        solution = lineax.linear_solve(operator, right, solver).value
-        return solution, cg(normal, right, tol=1e-8, maxiter=1000)[0]
-
-    return Solutions(sharp, blurred, *restore(blurred))
+    right = adjoint(blurred)
+    like = jax.ShapeDtypeStruct(right.shape, right.dtype)
+    operator = lineax.FunctionLinearOperator(normal, like, lineax.positive_semidefinite_tag)
+    solver = lineax.CG(rtol=_CLOSE, atol=_CLOSE, max_steps=_STEPS)
+    by_lineax = lineax.linear_solve(operator, right, solver).value
+    return by_lineax, cg(normal, right, tol=_CLOSE, maxiter=_STEPS)[0]
 
 
 def rms(a: Array, b: Array) -> float:
@@ -97,24 +90,13 @@ def draw(found: Solutions) -> Figure:
     return figure
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.deblur",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="a part of the photograph")
-    parser.add_argument("--sigma", type=float, default=1.5, help="of the blur, in pixels")
-    parser.add_argument("--results", type=Path, default=_RESULTS, help="where the picture goes")
-    return parser.parse_args(arguments)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Restores, reports and draws."""
-    options = _options(arguments)
-    options.results.mkdir(parents=True, exist_ok=True)
+    parser = command_line.parser(__file__, __doc__)
+    parser.add_argument("--sigma", type=float, default=1.5, help="of the blur, in pixels")
+    options = command_line.parse(parser, arguments)
     with jax.enable_x64(True):  # float32 rounds away what hundreds of steps gain
-        found = solve(photograph(48 if options.quick else 106), gaussian(options.sigma, 9))
+        found = solve(photograph(48 if options.quick else 106), options.sigma)
         print(f"rms error, blurred:  {rms(found.blurred, found.sharp):.4f}")
         print(f"rms error, restored: {rms(found.by_lineax, found.sharp):.4f}")
         print(f"the two solvers differ by {rms(found.by_lineax, found.by_cg):.1e}")

@@ -4,19 +4,17 @@ The photographs ship with scikit-learn. Slopes and edges are drawn by sign: red 
 rises, or where the surroundings are brighter, blue where it is the other way round.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.datasets import load_sample_image
 
 import jconv
+from experiments import command_line
+from experiments.learning import data
 from jconv import filters
 
-_RESULTS = Path(__file__).parent / "results"
 _BLUR = 1.5  # pixels
 _COLUMNS = 4
 _SHOWN = 99.5  # the percentile that is drawn in full colour
@@ -27,12 +25,6 @@ class Panel(NamedTuple):
 
     image: np.ndarray
     signed: bool = False
-
-
-def photograph(name: str, step: int = 1) -> np.ndarray:
-    """`china` or `flower` in [0, 1], `[height, width, 3]`, by averages of `step` pixels a side."""
-    image = load_sample_image(f"{name}.jpg").astype(np.float32) / 255
-    return np.asarray(jconv.avg_pool(image, (step, step)))
 
 
 def filtered(image: np.ndarray, blur: float = _BLUR) -> dict[str, Panel]:
@@ -78,19 +70,13 @@ def draw(panels: Mapping[str, Panel], width: float = 14) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Filters, then draws."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.filters",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_line.parser(__file__, __doc__)
     add = parser.add_argument
-    add("--photograph", choices=("china", "flower"), default="china", help="which")
+    add("--photograph", choices=data.PHOTOGRAPHS, default="china", help="which")
     add("--blur", type=float, default=_BLUR, help="standard deviation of the blur, in pixels")
-    add("--results", type=Path, default=_RESULTS, help="where the picture goes")
-    add("--quick", action="store_true", help="a quarter of the pixels")
-    options = parser.parse_args(arguments)
-    panels = filtered(photograph(options.photograph, 2 if options.quick else 1), options.blur)
-    options.results.mkdir(parents=True, exist_ok=True)
+    options = command_line.parse(parser, arguments)
+    image = data.photograph(options.photograph, step=2 if options.quick else 1)
+    panels = filtered(image, options.blur)
     path = options.results / "filters.png"
     draw(panels).savefig(path, dpi=150)
     print(f"The picture is {path}.")

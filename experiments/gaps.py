@@ -4,7 +4,6 @@ An answer is right if it agrees with float64, or, where a NaN goes in, if it com
 the definition has it.
 """
 
-import argparse
 import inspect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from jax import Array, lax
 
 import jconv
+from experiments import command_line
 from jconv.matrix import toeplitz
 
 _TOLERANCE = 1e-4
@@ -169,9 +169,7 @@ def answer(ask: Callable[[], Array], right: np.ndarray) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Asks, and prints a table."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.gaps", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the same: it takes seconds")
-    parser.parse_args(arguments)
+    command_line.parse(command_line.parser(__file__, __doc__), arguments, results=None)
     print(f"{'':58} {'jax.lax':>22} {'jconv':>8}")
     for gap in gaps():
         found = (answer(ask, gap.right) for ask in (gap.by_lax, gap.by_jconv))

@@ -4,7 +4,6 @@ They are small, since they are kept beside the guide: where they are in the way,
 `--results`.
 """
 
-import argparse
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import jconv
-from experiments import filters
+from experiments import command_line, filters
+from experiments.learning import data
 from jconv.matrix import conv_matrix
 
 PICTURES = Path(__file__).parent / "guide_pictures"
@@ -130,7 +130,7 @@ def _matrices() -> Figure:
 
 
 def _filters() -> Figure:
-    image = filters.photograph("china", 3)[20:, 20:170]
+    image = data.photograph("china", 3)[20:, 20:170]
     return filters.draw(filters.filtered(image, blur=1.0), width=6.9)
 
 
@@ -244,17 +244,8 @@ def save(figure: Figure, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draws them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.guide",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--results", type=Path, help="where they go (beside the guide)")
-    parser.add_argument("--quick", action="store_true", help="into results/quick")
-    options = parser.parse_args(arguments)
-    quick = PICTURES.parent / "results" / "quick"
-    results = options.results or (quick if options.quick else PICTURES)
-    results.mkdir(parents=True, exist_ok=True)
+    parser = command_line.parser(__file__, __doc__)
+    results = command_line.parse(parser, arguments, results=PICTURES).results
     for name, figure in draw().items():
         save(figure, results / name)
     print(f"The pictures are in {results}.")

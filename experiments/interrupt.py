@@ -1,11 +1,10 @@
 """Kill a training run at random steps, resume it, set it against an unbroken one. (3 minutes)
 
 The kill is SIGKILL, after a number of checkpoints and of milliseconds that are drawn at random: so
-it falls into a step, or into the writing of a checkpoint. In the end the history and the digest of
-the weights must be, bit for bit, those of the run that was left alone.
+it falls into a step, or into the writing of a checkpoint. After the last step the history and the
+digest of the weights must be, bit for bit, those of the run that was left alone.
 """
 
-import argparse
 import json
 import random
 import subprocess
@@ -17,7 +16,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-_RESULTS = Path(__file__).parent / "results"
+from experiments import command_line
+
 _SAVE_EVERY = 4
 _STEPS_A_LIFE = 24
 _STEPS_AN_EPOCH = 22  # scikit-learn's digits, 64 at a time
@@ -37,72 +37,56 @@ def epochs(kills: int) -> int:
     return 2 + kills * _STEPS_A_LIFE // _STEPS_AN_EPOCH
 
 
-def command(results: Path, kills: int, *, resume: bool) -> list[str]:
-    """The run, new or resumed."""
-    options = ["--quick", "--epochs", epochs(kills), "--save-every", _SAVE_EVERY]
-    made = [sys.executable, "-m", "experiments.train", *options, "--results", results]
-    return [*map(str, made), *(["--resume"] if resume else [])]
-
-
 def saved(results: Path) -> int:
     """The last step that is saved whole, 0 for none."""
     names = (path.name for path in (results / "checkpoints").glob("*"))
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def killed(results: Path, kills: int, rng: random.Random) -> int | None:
-    """Runs on and kills: the step that is saved then; None where the run ended before."""
-    begun = saved(results)
-    goal = begun + rng.randrange(1, _STEPS_A_LIFE)
-    with subprocess.Popen(
-        command(results, kills, resume=begun > 0), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
-    ) as run:  # fmt: skip
+def live(results: Path, kills: int, goal: int, delay: float = 0) -> None:
+    """Starts or resumes the run, and kills it so many seconds after step `goal` is saved."""
+    options = ["--quick", "--epochs", epochs(kills), "--save-every", _SAVE_EVERY]
+    options += ["--results", results, *(["--resume"] if saved(results) else [])]
+    command = [sys.executable, "-m", "experiments.train", *map(str, options)]
+    log = results / "log.txt"
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as run:
         while saved(results) < goal and run.poll() is None:
             time.sleep(_POLL_SECONDS)
-        time.sleep(rng.uniform(0, _MOST_DELAY_SECONDS))
+        time.sleep(delay)
         run.kill()
-        _, errors = run.communicate()
     if run.returncode > 0:
-        sys.exit(f"experiments.interrupt: a run failed.\n{errors}")
-    return saved(results) if run.returncode < 0 else None
+        sys.exit(f"A run failed.\n{log.read_text()}")
 
 
-def finished(results: Path, kills: int, *, resume: bool) -> End:
-    """Runs to the end."""
-    subprocess.run(
-        command(results, kills, resume=resume), check=True, capture_output=True, text=True
-    )
-    record = results / "checkpoints" / str(saved(results)) / "record" / "metadata"
-    digest = json.loads(record.read_text())["digest"]
-    return End(json.loads((results / "train.json").read_text())["history"], digest)
+def end(results: Path, kills: int) -> End:
+    """Of the run that is started or resumed here."""
+    last = epochs(kills) * _STEPS_AN_EPOCH
+    live(results, kills, last)
+    record = results / "checkpoints" / str(last) / "record" / "metadata"
+    content = json.loads(record.read_text())
+    return End(content["history"], content["digest"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Breaks one run, leaves another alone, compares."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.interrupt",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_line.parser(__file__, __doc__)
     parser.add_argument("--kills", type=int, default=20, help="how often the run is killed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--results", type=Path, default=_RESULTS / "interrupt")
-    parser.add_argument("--quick", action="store_true", help="two kills")
-    if parser.parse_args(arguments).quick:
-        parser.set_defaults(kills=2, results=_RESULTS / "quick" / "interrupt")
-    options = parser.parse_args(arguments)
-    broken, whole = (options.results / f"{time.time_ns()}" / name for name in ("broken", "whole"))
-    rng = random.Random(options.seed)
-    steps = [killed(broken, options.kills, rng) for _ in tqdm(range(options.kills), unit="kill")]
-    print("Killed after the checkpoints of steps", *(step for step in steps if step is not None))
-    if None in steps:
-        sys.exit("experiments.interrupt: the run ended before its last kill; take another seed.")
-    ends = [finished(broken, options.kills, resume=True)]
-    ends.append(finished(whole, options.kills, resume=False))
-    if ends[0] != ends[1]:
-        sys.exit(f"The runs differ: see {broken} and {whole}.")
-    print(f"{len(ends[0].history['loss'])} losses and the weights are the same, bit for bit.")
+    options = command_line.parse(parser, arguments, kills=1)
+    kills, rng = options.kills, random.Random(options.seed)
+    place = options.results / "interrupt" / f"{time.time_ns()}"
+    broken, whole = place / "broken", place / "whole"
+    for results in (broken, whole):
+        results.mkdir(parents=True)
+    for _ in tqdm(range(kills), unit="kill"):
+        goal = saved(broken) + rng.randrange(1, _STEPS_A_LIFE)
+        live(broken, kills, goal, delay=rng.uniform(0, _MOST_DELAY_SECONDS))
+        tqdm.write(f"Killed after the checkpoint of step {saved(broken)}.")
+    if saved(broken) == epochs(kills) * _STEPS_AN_EPOCH:
+        sys.exit("The run ended before its last kill; take another seed.")
+    if end(broken, kills) != (unbroken := end(whole, kills)):
+        sys.exit(f"The runs differ: see {place}.")
+    print(f"{len(unbroken.history['loss'])} losses and the weights are the same, bit for bit.")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ them XLA's own 2D convolution keeps busy, how many calls of a short loop go with
 thread, and what it costs to write to memory that the system has to map first.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jconv
-from experiments import convolutions, peers, timing
+from experiments import command_line
+from experiments.speed import convolutions, peers, timing
 
 _SLOW = 1.5  # times the fastest tenth of all calls
 
@@ -89,14 +89,12 @@ def _busy(call: Callable[[], Any], seconds: float) -> float:
     return (time.process_time() - start) / (time.perf_counter() - begin)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the figures, a line each."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.limits", description=__doc__)
+    parser = command_line.parser(__file__, __doc__)
     parser.add_argument("--seconds", type=float, default=3, help="for each figure")
-    parser.add_argument("--quick", action="store_true", help="small and few, in seconds")
-    options = parser.parse_args(argv)
-    seconds, scale = (0.05, 8) if options.quick else (options.seconds, 1)
-    for what, figure in limits(seconds, scale):
+    options = command_line.parse(parser, arguments, results=None, seconds=0.05)
+    for what, figure in limits(options.seconds, scale=8 if options.quick else 1):
         print(f"{what:<62} {figure:>14}", flush=True)
 
 

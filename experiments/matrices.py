@@ -3,17 +3,15 @@
 A colour is a tap of the kernel: the same tap runs down a diagonal, so the matrix is Toeplitz.
 """
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import command_line
 from jconv.matrix import conv_matrix, pool_matrix
 
-_RESULTS = Path(__file__).parent / "results"
 _KERNEL = jnp.arange(1.0, 4).reshape(3, 1, 1)
 _SQUARE = jnp.arange(1.0, 10).reshape(3, 3, 1, 1)
 
@@ -73,21 +71,9 @@ def draw(title: str, matrices: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.matrices",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="smaller matrices")
-    parser.add_argument("--results", type=Path, default=_RESULTS, help="where pictures go")
-    return parser.parse_args(arguments)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draws them."""
-    options = _options(arguments)
-    options.results.mkdir(parents=True, exist_ok=True)
+    options = command_line.parse(command_line.parser(__file__, __doc__), arguments)
     size = 8 if options.quick else 12
     figures = {
         "toeplitz": ("Convolution by 3 taps: a Toeplitz matrix", _amounts(size)),

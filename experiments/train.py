@@ -8,45 +8,34 @@ the learned kernels, what the layers make of one image, and which classes are co
 import argparse
 import functools
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from experiments import checkpoints, comparison, data, devices, pictures, training
-
-_RESULTS = Path(__file__).parent / "results"
-_QUICK = {"data": "digits", "epochs": 2, "rounds": 3, "results": _RESULTS / "quick"}
+from experiments import command_line
+from experiments.learning import checkpoints, comparison, data, devices, pictures, training
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.train",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command_line.parser(__file__, __doc__)
     add = parser.add_argument
-    add("--data", default="mnist", help="mnist, digits, idx:DIRECTORY or cifar10:DIRECTORY")
+    add("--data", default="mnist", help=data.SOURCES)
     add("--epochs", type=int, default=40, help="how often training sees every image")
     add("--batch", type=int, default=64, help="images a step")
     add("--seed", type=int, default=0, help="of the first weights, the order and the shifts")
     add("--learning-rate", type=float, default=2e-3, help="at its peak")
-    add("--rounds", type=int, default=30, help="steps timed for the comparison")
-    add("--results", type=Path, default=_RESULTS, help="where pictures and figures go")
+    add("--rounds", type=command_line.count, default=30, help="steps timed for the comparison")
     add("--checkpoint-dir", type=Path, help="where the run is saved (RESULTS/checkpoints)")
-    add("--save-every", type=int, default=50, help="steps between checkpoints")
+    add("--save-every", type=command_line.count, default=50, help="steps between checkpoints")
     add("--resume", action="store_true", help="go on with the run saved there")
     add("--mesh", help="devices that share the work, batch=2,rows=2 say (all, along the batch)")
     add("--distributed", action="store_true", help="be one of the launcher's processes")
     add("--coordinator", help="HOST:PORT of the first process, where the launcher does not say it")
     add("--processes", type=int, help="how many there are, likewise")
     add("--process", type=int, help="which of them this is, from 0 on, likewise")
-    add("--quick", action="store_true", help="a small run, in seconds")
-    if parser.parse_args(arguments).quick:
-        parser.set_defaults(**_QUICK)
-    options = parser.parse_args(arguments)
+    options = command_line.parse(parser, arguments, data="digits", epochs=2, rounds=3)
     options.checkpoint_dir = options.checkpoint_dir or options.results / "checkpoints"
     return options
 
@@ -105,15 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, then reports."""
     options = _options(arguments)
     recipe = training.Recipe(options.epochs, options.batch, options.seed, options.learning_rate)
-    try:
+    with command_line.refusal():
         place = options.coordinator, options.processes, options.process
         if options.distributed or any(part is not None for part in place):
             devices.join(*place)
         mesh = devices.make_mesh(options.mesh)
         trainer = training.prepare(recipe, data.load(options.data), mesh)
         begin = _begin(options, trainer)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"experiments.train: {error}")
     save = functools.partial(checkpoints.save, options.checkpoint_dir, training.settings(trainer))
     run = training.fit(trainer, begin, save, options.save_every)
     if jax.process_index() == 0:

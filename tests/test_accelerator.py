@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import accelerator, convolutions, reference, tables
+from experiments import accelerator
+from experiments.speed import convolutions, reference, tables
 from tests import definition
 
 

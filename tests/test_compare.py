@@ -8,16 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
-    bench,
-    compare_layers,
-    compare_steps,
-    limits,
-    peers,
-    report,
-    tables,
-    timing,
-)
+from experiments import compare_layers, compare_steps, limits
+from experiments.speed import bench, peers, report, tables, timing
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +45,9 @@ def test_layers(tmp_path, capsys):
 
 
 def test_steps(tmp_path, capsys):
-    _run(compare_steps, tmp_path, "--only", "mnist_cnn,convnext_stack")
+    _run(compare_steps, tmp_path, "--only", "convnext_stack,resnext_stack")
     measurements, summary = _check_files(tmp_path, "steps")
-    assert [found["name"] for found in measurements] == ["mnist_cnn", "convnext_stack"]
+    assert [found["name"] for found in measurements] == ["convnext_stack", "resnext_stack"]
     for found in measurements:
         assert {"jconv", "lax"} <= set(found["seconds"])
         assert all("is not installed" in reason for reason in found["notes"].values())
@@ -123,7 +115,7 @@ def test_ratio_is_to_the_fastest_program_of_a_peer():
 
 
 def test_every_layer_has_the_shape_of_its_convolution():
-    layers = {layer.name: layer for layer in tables.read_layers(compare_layers.LAYERS)}
+    layers = {layer.name: layer for layer in tables.read_layers(tables.LAYERS)}
     assert layers["stem7x7s2"].shapes == ((4, 224, 224, 3), (7, 7, 3, 64), (4, 112, 112, 64))
     assert layers["dilated3x3"].out == (64, 64)
     assert layers["grouped3x3"].shapes[1] == (3, 3, 4, 128)

@@ -15,8 +15,8 @@ import pytest
 
 import experiments
 import jconv
-from experiments.convolutions import lax_conv
-from experiments.tables import Layer, read_layers, read_pools
+from experiments.speed.convolutions import lax_conv
+from experiments.speed.tables import Layer, read_layers, read_pools
 from jconv import geometry
 from jconv.faces import steps
 from jconv.planner import FACES, Problem

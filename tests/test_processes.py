@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import devices, train
+from experiments import train
+from experiments.learning import devices
 
 ROOT = Path(__file__).parents[1]
 TWO = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

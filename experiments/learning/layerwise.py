@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from experiments import net
+from experiments.learning import net
 
 
 class Layer(NamedTuple):

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jconv
-from experiments import bench, peers
-from experiments.tables import Ints, Pool
+from experiments.speed import bench, peers
+from experiments.speed.tables import Ints, Pool
 
 Face = Callable[[jax.Array, jax.Array], jax.Array]
 Pairs = Sequence[tuple[int, int]]

@@ -8,7 +8,7 @@ import copy
 import functools
 import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -18,10 +18,10 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from experiments import devices, net
-from experiments.augment import shifted
-from experiments.checkpoints import Checkpoint
-from experiments.data import Dataset
+from experiments.learning import descent, devices, net
+from experiments.learning.augment import shifted
+from experiments.learning.checkpoints import Checkpoint
+from experiments.learning.data import Dataset
 
 _PIXELS_PER_SHIFT = 14  # MNIST's 28 shift by two, the 8 of scikit-learn's digits by none
 _EVALUATED_AT_ONCE = 500
@@ -58,9 +58,7 @@ class Trainer(NamedTuple):
 
 def prepare(recipe: Recipe, dataset: Dataset, mesh: Mesh | None = None) -> Trainer:
     """Adam, with a warm-up and then a cosine down to zero."""
-    count = len(dataset.train_images)
-    if not 1 <= recipe.batch <= count:
-        raise ValueError(f"`batch` must be 1 to {count}, the training images; got {recipe.batch}.")
+    steps_per_epoch = descent.batches_of(dataset, recipe.batch)
     parts = 1 if mesh is None else devices.images_of(mesh)
     if recipe.batch % parts:
         raise ValueError(
@@ -68,7 +66,6 @@ def prepare(recipe: Recipe, dataset: Dataset, mesh: Mesh | None = None) -> Train
         )
     if recipe.epochs < 1:
         raise ValueError(f"`epochs` must be at least 1; got {recipe.epochs}.")
-    steps_per_epoch = count // recipe.batch
     steps = recipe.epochs * steps_per_epoch
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, steps // 10, steps)
     return Trainer(recipe, dataset, steps_per_epoch, steps, optax.adam(schedule), mesh)
@@ -83,14 +80,17 @@ def settings(trainer: Trainer) -> dict[str, Any]:
 
 def start(trainer: Trainer) -> Checkpoint:
     """A run before its first step."""
-    dataset = trainer.dataset
-    key = jax.random.key(trainer.recipe.seed)
-    init = jax.jit(net.init, static_argnames=("image_shape", "classes"))
-    params = init(key, dataset.train_images.shape[1:], len(dataset.names))
+    params = weights(trainer.dataset, trainer.recipe.seed)
     state = State(jnp.int32(0), params, jax.jit(trainer.optimizer.init)(params))
     if trainer.mesh is not None:
         state = devices.everywhere(state, trainer.mesh)
     return Checkpoint(0, state, {"loss": [], "accuracy": [], "test_loss": [], "test_accuracy": []})
+
+
+def weights(dataset: Dataset, seed: int = 0) -> net.Params:
+    """Of the net for these images, before the first step."""
+    init = jax.jit(net.init, static_argnames=("image_shape", "classes"))
+    return init(jax.random.key(seed), dataset.train_images.shape[1:], len(dataset.names))
 
 
 @functools.partial(
@@ -132,24 +132,15 @@ def stepper(trainer: Trainer, layers: net.Layers) -> Callable[..., tuple[State, 
     )
 
 
-def batches(count: int, batch: int, seed: int, first: int) -> Iterator[np.ndarray]:
-    """Which of `count` images each step sees, from step `first` on, without end.
-
-    >>> order = batches(count=4, batch=2, seed=0, first=0)
-    >>> sorted(np.concatenate([next(order), next(order)]).tolist())
-    [0, 1, 2, 3]
-    """
-    begun, done = divmod(first, count // batch)
-    for epoch in itertools.count(begun):
-        order = np.random.default_rng((seed, epoch)).permutation(count)
-        yield from order[: count // batch * batch].reshape(-1, batch)[done:]
-        done = 0
-
-
 def scores(params: net.Params, images: np.ndarray) -> np.ndarray:
     """The net's logits for any number of images."""
     parts = range(0, len(images), _EVALUATED_AT_ONCE)
     return np.concatenate([_scores(params, images[at : at + _EVALUATED_AT_ONCE]) for at in parts])
+
+
+def accuracy(params: net.Params, dataset: Dataset) -> float:
+    """The share of test images whose class the net guesses."""
+    return float((scores(params, dataset.test_images).argmax(-1) == dataset.test_labels).mean())
 
 
 @jax.jit
@@ -170,7 +161,7 @@ def fit(
     step, state, history = begin.step, begin.state, copy.deepcopy(begin.history)
     state = jax.tree.map(jnp.copy, state)  # since a step uses up the state it is given
     advance = stepper(trainer, layers_of(trainer))
-    rows = batches(len(dataset.train_images), recipe.batch, recipe.seed, first=step)
+    rows = descent.batches(len(dataset.train_images), recipe.batch, recipe.seed, first=step)
     with _progress(trainer, step) as bar:
         for chosen in itertools.islice(rows, trainer.steps - step):
             batch = dataset.train_images[chosen], dataset.train_labels[chosen]

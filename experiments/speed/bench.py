@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import peers, timing
-from experiments.peers import Answer, Program, Skipped
+from experiments.speed import peers, timing
+from experiments.speed.peers import Answer, Program, Skipped
 
 _PRODUCT_SIZE = 1024
 _EXACT_FLOPS = 5e9  # what float64 answers in seconds

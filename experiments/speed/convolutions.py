@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 import jconv
-from experiments import bench, peers
-from experiments.tables import Ints, Layer
+from experiments.speed import bench, peers
+from experiments.speed.tables import Ints, Layer
 
 Face = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 

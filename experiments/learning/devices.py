@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jconv
-from experiments.net import Layers
+from experiments.learning.net import Layers
 
 _BATCH, _ROWS = "batch", "rows"
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.bench import Measurement
+from experiments.speed.bench import Measurement
 
 _MARKERS = "os^Dv"
 _ROW_INCHES = 0.24

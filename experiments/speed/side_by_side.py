@@ -3,16 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import jax
 from tqdm import tqdm
 
-from experiments import bench, charts, report
-from experiments.bench import Case, Measurement
+from experiments import command_line
+from experiments.speed import bench, charts, report
+from experiments.speed.bench import Case, Measurement
 
-_RESULTS = Path(__file__).parent / "results"
 _TOLERANCE = 1e-4
 _ACCELERATOR_TOLERANCE = 1e-2  # they multiply float32 with fewer bits
 
@@ -30,22 +29,12 @@ Row = TypeVar("Row", bound=Named)
 def parse(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None, **quick: Any
 ) -> argparse.Namespace:
-    """The options of a script, those that all share among them; `quick` is what `--quick` sets."""
+    """`command_line.parse` with the options that all of them share."""
     add = parser.add_argument
     add("--only", metavar="NAME[,NAME]", help="these rows instead of all")
-    add("--rounds", type=_count, default=15, help="how often each program is timed")
+    add("--rounds", type=command_line.count, default=15, help="how often each program is timed")
     add("--budget", type=float, default=3, help="seconds, after which a program has no more rounds")
-    add("--results", type=Path, default=_RESULTS, help="where the file and the figure go")
-    add("--quick", action="store_true", help="small and few, in seconds")
-    if parser.parse_args(arguments).quick:
-        parser.set_defaults(rounds=2, results=_RESULTS / "quick", **quick)
-    return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {text}")
-    return number
+    return command_line.parse(parser, arguments, rounds=2, **quick)
 
 
 def selected(rows: Sequence[Row], only: str | None) -> list[Row]:

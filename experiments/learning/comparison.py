@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments import net, timing
-from experiments.training import State, Trainer, stepper
+from experiments.learning import net
+from experiments.learning.training import State, Trainer, stepper
+from experiments.speed import timing
 
 Batch = tuple[np.ndarray, np.ndarray]
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix
 
-from experiments import net
-from experiments.checkpoints import Checkpoint
-from experiments.training import Trainer, scores
+from experiments.learning import net
+from experiments.learning.checkpoints import Checkpoint
+from experiments.learning.training import Trainer, scores
 
 _COLUMNS = 8
 _TRAIN, _TEST = "tab:blue", "tab:orange"

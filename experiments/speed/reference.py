@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.tables import Ints, Layer
+from experiments.speed.tables import Ints, Layer
 
 _FORWARD, _TO_INPUT, _TO_KERNEL = "...gc,cgm->...gm", "...gm,cgm->...gc", "ngc,ngm->cgm"
 

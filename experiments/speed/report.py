@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import peers
-from experiments.bench import Measurement
+from experiments.speed import peers
+from experiments.speed.bench import Measurement
 
 _LIBRARIES = ("jax", "jaxlib", "numpy", "flax", "torch")
 _MEGABYTE = 1 << 20
@@ -139,7 +139,6 @@ def save(
         "summary": [summary._asdict() for summary in summaries],
         "measurements": [m._asdict() for m in measurements],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=_file_name))
 
 

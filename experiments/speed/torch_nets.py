@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import nets, peers
+from experiments.speed import nets, peers
 
 Tensor = Any
 Functional = Any  # torch.nn.functional, which need not be there

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+LAYERS, POOLS = (Path(__file__).parents[1] / name for name in ("layers.csv", "pools.csv"))
 _QUICK_POSITIONS = 300
 
 Ints = tuple[int, ...]

@@ -1,0 +1,1 @@
+"""Real data, a small net, and what trains it."""
