@@ -1,7 +1,17 @@
 """Arrays that XLA:CPU computes once, and itself; else its fusions undo what a method gains."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental.xla_metadata import set_xla_metadata
+
+
+def alone(f: Callable[..., Array], *arrays: Array) -> Array:
+    """`f(*arrays)` as a function that XLA leaves one: it fuses nothing of it with its readers."""
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(f)(*arrays)
 
 
 def kept(x: Array) -> Array:
