@@ -8,12 +8,6 @@ from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 
-def alone(f: Callable[..., Array], *arrays: Array) -> Array:
-    """`f(*arrays)` as a function that XLA leaves one: it fuses nothing of it with its readers."""
-    with set_xla_metadata(inlineable="false"):
-        return jax.jit(f)(*arrays)
-
-
 def kept(x: Array) -> Array:
     """`x` itself, which several readers share as one array.
 
@@ -35,3 +29,13 @@ def finished(y: Array) -> Array:
     """
     chosen = lax.optimization_barrier(jnp.ones((), bool))
     return jnp.where(chosen, y, jnp.zeros((), y.dtype))
+
+
+def alone(f: Callable[..., Array], *arrays: Array) -> Array:
+    """`f(*arrays)`, which XLA computes apart from all that reads it.
+
+    Of parts of what `f` gives it would compute each alone: 7x7 taps in complex pairs took 8.4 ms
+    and not 0.7. Barriers are gone before it fuses loops, but a call that is not inlined stays one.
+    """
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(f)(*arrays)

@@ -5,9 +5,9 @@
     input_adjoint   the forward of `y` by the reversed kernel
     kernel_adjoint  x[n, i, c, g] y[n, o, m, g] -> k[t, c, m, g], accumulated over rows of positions
 
-Few channels a group (depthwise, ResNeXt) leave a matrix product nothing to do. `x` is padded once
-and kept from being fused (the barrier): the bounds tests of a fused pad cost more than the
-arithmetic.
+Few channels a group (depthwise, ResNeXt) leave a matrix product nothing to do. Where taps are few,
+`x` is read where it is, the outputs near its ends by fewer taps. Else it is padded once and kept
+from being fused (the barrier): the bounds tests of a fused pad cost more than the arithmetic.
 """
 
 import math
