@@ -55,13 +55,13 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
         windows, xs = _with_room(windows, phases, xs)
     parts = [runs.runs(w, p) for w, p in zip(windows, phases, strict=True)]
     outputs = partial(_outputs, -2 if turned else -1, backwards)
-    compute = partial(_in_pairs, outputs) if paired else outputs
-    compute = partial(compute, parts, xs)
+    paired = paired and jnp.issubdtype(xs.dtype, jnp.floating)
+    compute = _in_pairs(outputs, parts) if paired else partial(outputs, parts)
     if turned:
         ks = _row_major(ks)
-        y = jnp.stack([compute(ks[..., o : o + 1, :])[..., 0, :] for o in range(m)], -1)
+        y = jnp.stack([compute(xs, ks[..., o : o + 1, :])[..., 0, :] for o in range(m)], -1)
     else:
-        y = compute(ks)
+        y = compute(xs, ks)
     return finished(crop(y.reshape(*y.shape[:-2], -1), 1, [(0, n) for n in spec.out]))
 
 
@@ -149,19 +149,21 @@ def _with_room(windows: Sequence[Window], phases: Sequence[int], x: Array):
     return [runs.roomy(w, p) for w, p in pairs], xp.reshape(*xp.shape[:-1], *tail)
 
 
-def _in_pairs(outputs: Callable, parts: Sequence, x: Array, k: Array) -> Array:
+def _in_pairs(outputs: Callable, parts: Sequence) -> Callable[[Array, Array], Array]:
     """Two rows of outputs as real and imaginary part, so that one loop adds up both.
 
     It reads a tap once for the two, and most inputs: 105 loads for the 98 products of 7x7 taps.
     """
 
+    @alone
     def both(x: Array, k: Array) -> Array:
         return lax.complex(*(outputs([[phase], *parts[1:]], x, k) for phase in parts[0]))
 
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return outputs(parts, x, k)
-    z = alone(both, x, k)
-    return _interleaved([z.real, z.imag], 1)
+    def compute(x: Array, k: Array) -> Array:
+        z = both(x, k)
+        return _interleaved([z.real, z.imag], 1)
+
+    return compute
 
 
 def _outputs(
