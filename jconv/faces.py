@@ -13,7 +13,7 @@ from jconv import planner
 from jconv.blocks import split, sum_blocks
 from jconv.divisions import DIVISIONS
 from jconv.geometry import Spec, transposed
-from jconv.methods import METHODS
+from jconv.methods import METHODS, lanes
 from jconv.planner import Problem, Rule
 from jconv.rewrites import REWRITES
 
@@ -40,15 +40,23 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
 def _auto(face: str, spec: Spec, a: Array, b: Array, *, platform: str) -> Array:
     method = planner.choose(problem_of(face, spec, a, b), platform).method
     whole = partial(_by, face, spec, method, platform=platform)
-    if platform != "cpu" or method not in COPYING:
+    if platform != "cpu" or not _copies(face, spec, method, b):
         return whole(a, b)
     return _in_batches(face, spec, method, whole, a, b)
 
 
-# What copies all of its operand to rearrange or to pad it.
+# What may copy all of its operand to rearrange or to pad it.
 COPYING = {"lanes", "fourier", *DIVISIONS, *REWRITES} - {"overhang", "turned"}
 # Bytes of both operands up to which that is done at once.
 BATCH_BYTES = 24 * 2**20
+
+
+def _copies(face: str, spec: Spec, method: str, k: Array) -> bool:
+    if method != "lanes" or face == "kernel_adjoint":
+        return method in COPYING
+    c, m = k.shape[-2], k.shape[-1] // spec.groups
+    reading = (spec, c, m) if face == "forward" else (transposed(spec), m, c)
+    return not lanes.is_in_place(*reading)
 
 
 def _in_batches(

@@ -1,7 +1,11 @@
 """Arrays that XLA:CPU computes once, and itself; else its fusions undo what a method gains."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 
 def kept(x: Array) -> Array:
@@ -25,3 +29,18 @@ def finished(y: Array) -> Array:
     """
     chosen = lax.optimization_barrier(jnp.ones((), bool))
     return jnp.where(chosen, y, jnp.zeros((), y.dtype))
+
+
+def alone(f: Callable[..., Array]) -> Callable[..., Array]:
+    """`f`, of which XLA computes what a call gives apart from all that reads it.
+
+    Of parts of what `f` gives it would compute each alone: 7x7 taps in complex pairs took 8.4 ms
+    and not 0.7. Barriers are gone before it fuses loops, but a call that is not inlined stays one.
+    """
+    traced_once = jax.jit(f)
+
+    def call(*arrays: Array) -> Array:
+        with set_xla_metadata(inlineable="false"):
+            return traced_once(*arrays)
+
+    return call

@@ -107,8 +107,9 @@ def _has_small_groups(p: Problem) -> bool:
         case "forward":
             return p.taps * c <= MOST_TERMS
         case "input_adjoint":
-            # A stride's zeros between the outputs are multiplied too.
-            return p.taps * m <= MOST_TERMS and (p.is_unit_stride or c * m <= 16)
+            # Phases of 27 taps and 8 channels take twice as long as groups one by one.
+            few = p.is_unit_stride or c * m <= 16 or p.taps <= 9
+            return p.taps * m <= MOST_TERMS and few
         case _:
             # 12 sums of 16 groups take twice as long as the products of `bundles`.
             fills = c * m <= 4 * p.spec.groups if c == 1 else c * m <= 32 <= p.spec.groups

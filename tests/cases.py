@@ -227,6 +227,9 @@ PLANNED_CASES = (
     conv_case("stride with phases apart", (9, 8), (3, 4), (16, 3), padding=(1, 2), stride=(2, 3)),
     conv_case("few positions", (3, 2), (2, 2), (32, 3), padding=(1, 0)),
     conv_case("five rows of taps", (8, 7), (5, 3), (8, 4), padding=2),
+    conv_case("depthwise, few taps", (7, 6), (3, 2), (17, 17), groups=17, padding=((2, 1), (0, 3))),
+    conv_case("depthwise, 7x4 taps", (6, 5), (7, 4), (16, 16), groups=16, padding=((2, 5), (2, 2))),
+    conv_case("thin groups, strided", (7, 6), (3, 3), (8, 32), groups=4, padding=1, stride=(2, 3)),
 )
 
 POOL_CASES = (

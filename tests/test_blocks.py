@@ -72,10 +72,10 @@ def test_blocks_change_nothing(small_blocks, method, case):
 @pytest.mark.parametrize("groups", [20, 2])
 def test_batches_change_nothing(small_blocks, groups):
     """Both methods that take a large batch a few examples at a time: lanes, and groups apart."""
-    spec = Spec((Window(6, 3, low=1, high=1), Window(5, 2)), groups)
+    spec = Spec((Window(6, 5, low=1, high=1), Window(5, 5, low=2)), groups)
     rng = np.random.default_rng(1)
     x = rng.normal(size=(6, 6, 5, 20))
-    kernel = rng.normal(size=(3, 2, 20 // groups, 20))
+    kernel = rng.normal(size=(*spec.taps, 20 // groups, 20))
     y = rng.normal(size=(6, *spec.out, 20))
     for face, (a, b) in zip(FACES, ((x, kernel), (y, kernel), (x, y)), strict=True):
         problem = Problem(face, spec, 6, 20, 20, x.dtype)

@@ -192,6 +192,13 @@ def assert_no_copy_for_a_reader(function, shapes, program):
     assert extra <= 2 * result.size * result.dtype.itemsize
 
 
+@pytest.mark.parametrize("face", ["forward", "input_adjoint"])
+@pytest.mark.parametrize("name", ["depthwise3x3", "depthwise1d_k4", "strided depthwise"])
+def test_few_taps_read_their_input_where_it_is(name, face):
+    layer = next(layer for layer in LAYERS if layer.name == name)
+    assert compiled_face(face, layer).memory_analysis().temp_size_in_bytes <= 1024
+
+
 def test_groups_are_never_left_to_xla():
     grouped = [layer for layer in LAYERS if layer.groups > 1 and max(layer.stride) == 1]
     assert grouped
