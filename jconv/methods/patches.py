@@ -22,7 +22,7 @@ from jconv.padding import crop, embed, extract, grow
 from jconv.windows import gather_patches, overlap_add
 
 # Channels a group up to which the patches of a kernel's adjoint are rows of positions.
-FEW = 4
+FEW = 7
 # Outputs of more channels fill a product on their own.
 MOST_SHARED = 64
 
