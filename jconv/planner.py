@@ -230,7 +230,7 @@ def _leaves_a_thread(p: Problem) -> bool:
 
     It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
     cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well. Sums
-    of few terms are not worth it: 3x3 taps from 3 to 64 channels on 8x64x64 take 0.5 ms, folded 0.7.
+    of few terms are not worth it: 3x3 taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7.
     """
     inputs, outputs = p.ends
     return (
@@ -259,8 +259,9 @@ def _is_folded(p: Problem) -> bool:
     is_image = p.inputs <= 4 and p.is_undilated and not p.is_unit_stride
     if p.face == "kernel_adjoint":
         # 7x7 taps of 48 -> 48 channels on 8x27x27 take 9.6 ms by patches and 5.1 folded.
-        is_long = p.inputs >= 16 and p.is_undilated and max(p.spec.taps) >= 6
-        return is_image and p.spec.taps[0] >= 5 or is_long and p.is_unit_stride
+        is_simple = p.is_unit_stride and p.is_undilated
+        is_long = is_simple and p.inputs >= 16 and max(p.spec.taps) >= 6
+        return is_long or (is_image and p.spec.taps[0] >= 5)
     if p.face == "input_adjoint" and not p.is_unit_stride:
         return is_image and p.every(lambda w: w.stride <= 2)
     return p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)

@@ -91,9 +91,8 @@ def kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
     k = jnp.moveaxis(sum_blocks(blocks, block), 0, 1)  # from [groups, taps * c, m]
     k = k.reshape(*spec.taps[:-1], wider.taps, -1, side, y.shape[-1] // side)
     starts = [i * last.stride for i in range(side)]
-    return sum(
-        crop(k[..., i, :], at, [(start, start + last.taps)]) for i, start in enumerate(starts)
-    )
+    parts = [crop(k[..., i, :], at, [(s, s + last.taps)]) for i, s in enumerate(starts)]
+    return sum(parts[1:], parts[0])
 
 
 def _neighbours(spec: Spec, outputs: int) -> int:
