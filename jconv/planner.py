@@ -92,6 +92,8 @@ MOST_TAPS = 240
 MOST_SUMS = 64
 # Entries of the patches of one row of outputs.
 MOST_ROW = 2**23
+# Entries that folding one image makes of it.
+MOST_COPIES = 2**22
 
 
 def _is_pointwise(p: Problem) -> bool:
@@ -259,7 +261,8 @@ def _is_folded(p: Problem) -> bool:
     is_image = p.inputs <= 4 and p.is_undilated and not p.is_unit_stride
     if p.face == "kernel_adjoint":
         # 7x7 taps of 48 -> 48 channels on 8x27x27 take 9.6 ms by patches and 5.1 folded.
-        is_simple = p.is_unit_stride and p.is_undilated
+        copies = p.spec.taps[0] * math.prod(p.spec.out) * p.inputs
+        is_simple = p.is_unit_stride and p.is_undilated and copies <= MOST_COPIES
         is_long = is_simple and p.inputs >= 16 and max(p.spec.taps) >= 6
         return is_long or (is_image and p.spec.taps[0] >= 5)
     if p.face == "input_adjoint" and not p.is_unit_stride:
