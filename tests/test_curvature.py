@@ -160,15 +160,15 @@ def test_each_product(product, name):
     ("many", "taps", "options"),
     [
         (2, (2, 3), {}),
-        (4, (2, 7), {"groups": 2}),
-        (2, (1, 5), {"stride": (2, 2), "padding": ((1, 0), (0, 1))}),
+        (4, (2, 9), {"groups": 2, "padding": ((0, 0), (1, 1))}),
+        (2, (1, 6), {"stride": (2, 2), "padding": ((1, 0), (1, 1))}),
         (1, (2, 3), {"dilation": 2}),
     ],
 )
 def test_neighbours_share_a_patch(many, taps, options):
     case = conv_case("", (4, 10), taps, (2, 6), **options)
     form, x, y = form_of(case, "of_x")
-    assert products.sharing(form.spec, 2)[1] == many
+    assert products.sharing(form.spec, 2, 6)[1] == many
     k = jax.jit(functools.partial(each.to_kernels, form))(x, y)
     expected = defined_gradients(case, *case.data("float64")[::2])
     assert_close(k, expected, "float64", case.terms)

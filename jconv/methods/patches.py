@@ -120,14 +120,15 @@ def _blocked(
     return blocks, windows, reader(blocks, x, grown, first.stride, windows[0].size)
 
 
-def planar(windows: Sequence[Window], groups: int, xp: Array) -> Array:
-    """`[n, *extent, groups * c]` to `[groups, taps * c, n * positions]`.
+def planar(windows: Sequence[Window], groups: int, x: Array) -> Array:
+    """`[n, *size, groups * c]`, padded as the windows say, to `[groups, taps * c, n * positions]`.
 
     One axis after the other, the last one first: copies of whole rows on both threads. A loop over
-    all taps took a third longer and one thread.
+    all taps took a third longer and one thread. Turned and padded at once: 7x7 taps of stride 2
+    take 1.1 ms so, and 1.7 one after the other.
     """
-    rows = lax.optimization_barrier(jnp.moveaxis(xp, -1, 0))
-    rows = rows.reshape(groups, xp.shape[-1] // groups, *xp.shape[:-1])
+    turned = lax.optimization_barrier(embed(jnp.moveaxis(x, -1, 0)[..., None], windows))
+    rows = turned.reshape(groups, x.shape[-1] // groups, *turned.shape[1:-1])
     for axis, w in reversed([*enumerate(windows, 3)]):
         last = (w.out - 1) * w.stride + 1
         starts = [t * w.dilation for t in range(w.taps)]
