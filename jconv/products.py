@@ -23,9 +23,12 @@ from jconv.methods.patches import planar
 from jconv.padding import embed, grow
 from jconv.windows import gather_patches
 
-# Outputs from which the product of columns is worth trying, and entries of an example that it may
-# copy: of 96 channels, 3x3 taps in 7x7 take 2.8 ms so and 4.9 in rows, of 128 in 16x16 31 and 26.
-MANY, MOST = 96, 2**17
+# Outputs from which the product of columns is worth trying: of 96 channels, 3x3 taps in 7x7 take
+# 2.8 ms so and 4.9 in rows.
+MANY = 96
+# Entries copied of an example from which Eigen falls behind: 64 to 128 channels in 20x20 take 13.5
+# ms by halves, 13.6 by columns and 11.9 in rows.
+MOST = 180_000
 # Inputs up to which neighbours share patches, and columns of the product. 4 to 64 channels in 16x16
 # take 0.5 ms one by one and 0.6 in pairs.
 FEW, WIDE = 3, 128
@@ -42,10 +45,10 @@ class Work(NamedTuple):
     def time(self) -> float:
         """In copies of an entry. XLA:CPU leaves to Eigen what reads both sides across.
 
-        Eigen is the faster once it runs. Fitted to 64 examples of each of 69 layers: the product
-        named takes 2 % longer than the fastest on average, and up to a third.
+        Eigen is the faster once it runs. Fitted to 64 examples of each of 84 layers: the product
+        named takes 2 % longer than the fastest on average, and up to 16 %.
         """
-        return self.copied + (self.products / 30 + 35_000 if self.eigen else self.products / 15)
+        return self.copied + (self.products / 25 + 30_000 if self.eigen else self.products / 12)
 
 
 def fastest(spec: Spec, inputs: int, outputs: int) -> tuple[str, int]:
@@ -65,13 +68,13 @@ def _works(spec: Spec, inputs: int, outputs: int) -> dict[str, Work]:
     if size <= 2 * out:  # else the product sums over too many positions
         of_y = _work_of_x(transposed(spec), outputs, inputs)
         work["of_y"] = of_y._replace(copied=of_y.copied + kernel)
-    if spec.groups == 1 and outputs >= MANY and copied <= MOST:
+    if spec.groups == 1 and outputs >= MANY:
         work["by_columns"] = Work(copied, out * kernel, True)
     if spec.groups == first.stride == 1 and first.taps > 1:
         rows = out // first.out * first.extent
         copied = rows * (taps // first.taps * inputs + first.taps * outputs) + kernel
         work["by_halves"] = Work(copied, rows * kernel, True)
-    return work
+    return {name: w for name, w in work.items() if not w.eigen or w.copied <= MOST}
 
 
 def _work_of_x(spec: Spec, inputs: int, outputs: int) -> Work:
