@@ -289,7 +289,7 @@ def _gram_together(spec: Spec, x: Array, y: Array) -> int:
     """
     positions, patch = math.prod(spec.out), math.prod(spec.taps) * x.shape[-1]
     entries = positions * (patch + y.shape[-1] + 2 * positions * spec.groups)
-    return max(each.fitting(entries * (2 if positions >= 32 else 16), x.dtype.itemsize), 1)
+    return max(each.fitting(x.dtype.itemsize, entries, 1 if positions >= 32 else 1 / 8), 1)
 
 
 def _squared_by_gram(form: each.Static, x: Array, y: Array) -> Array:

@@ -13,7 +13,7 @@ from hypothesis import given
 from jax import lax
 
 import jconv
-from jconv import blocks, curvature, each
+from jconv import blocks, curvature, each, products
 from jconv.call import check_paired
 from jconv.curvature import (
     kronecker_factors,
@@ -142,7 +142,8 @@ def form_of(case, product=None):
 
 
 FORMS = [(product, "all at once") for product in ("of_x", "of_y")]
-FORMS += itertools.product(each.PRODUCTS, ("rank 4", "crop and pad", "input dilation"))
+FORMS += [("by_columns", "dilation")]
+FORMS += itertools.product(products.PRODUCTS, ("rank 4", "crop and pad", "input dilation"))
 
 
 @pytest.mark.parametrize(("product", "name"), FORMS)
@@ -156,16 +157,35 @@ def test_each_product(product, name):
 
 
 @pytest.mark.parametrize(
+    ("many", "taps", "options"),
+    [
+        (2, (2, 3), {}),
+        (4, (2, 9), {"groups": 2, "padding": ((0, 0), (1, 1))}),
+        (2, (1, 6), {"stride": (2, 2), "padding": ((1, 0), (1, 1))}),
+        (1, (2, 3), {"dilation": 2}),
+    ],
+)
+def test_neighbours_share_a_patch(many, taps, options):
+    case = conv_case("", (4, 10), taps, (2, 6), **options)
+    form, x, y = form_of(case, "of_x")
+    assert products.sharing(form.spec, 2, 6)[1] == many
+    k = jax.jit(functools.partial(each.to_kernels, form))(x, y)
+    expected = defined_gradients(case, *case.data("float64")[::2])
+    assert_close(k, expected, "float64", case.terms)
+
+
+@pytest.mark.parametrize(
     ("product", "channels", "size", "options"),
     [
         ("of_x", (1, 32), (16, 16), {}),
         ("of_x", (16, 32), (16, 16), {"stride": 2}),
         ("of_y", (64, 4), (16, 16), {}),
         ("by_halves", (64, 64), (16, 16), {"padding": 1}),
+        ("by_columns", (32, 96), (8, 8), {"padding": 1}),
         ("", (64, 64), (160, 160), {}),  # row by row
     ],
 )
-def test_the_product_that_copies_least_is_taken(product, channels, size, options):
+def test_the_fastest_product_is_taken(product, channels, size, options):
     case = conv_case("", size, (3, 3), channels, (1,), **options)
     assert form_of(case)[0].product == product
 

@@ -10,7 +10,7 @@ so that neither side of the product is read against its rows: XLA:CPU takes twic
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -115,12 +115,9 @@ def planar_rows(spec: Spec, x: Array) -> tuple[Blocks, Callable[[Array | int], A
     Where the last block has too many rows, those of its positions that are none hold anything.
     """
     blocks, windows, read = _blocked(spec, x)
-    groups, taps = spec.groups, math.prod(spec.taps)
 
     def rows(step: Array | int) -> Array:
-        planar = _planar(windows, read(step)).reshape(taps, groups, x.shape[-1] // groups, -1)
-        rows = jnp.moveaxis(planar, 0, 1).reshape(groups, -1, planar.shape[-1])
-        return lax.optimization_barrier(rows)
+        return planar(windows, spec.groups, read(step))
 
     return blocks, rows
 
@@ -146,22 +143,22 @@ def _blocked(
     return blocks, windows, reader(blocks, x, grown, first.stride, windows[0].size)
 
 
-def _planar(windows: tuple[Window, ...], xp: Array) -> Array:
-    """`[n, *extent, c]` to `[taps, c, n, *out]`, one axis after the other, the last one first.
+def planar(windows: Sequence[Window], groups: int, x: Array) -> Array:
+    """`[n, *size, groups * c]`, padded as the windows say, to `[groups, taps * c, n * positions]`.
 
-    Copies of whole rows on both threads; a loop over all taps took a third longer and one thread.
+    One axis after the other, the last one first: copies of whole rows on both threads. A loop over
+    all taps took a third longer and one thread. Turned and padded at once: 7x7 taps of stride 2
+    take 1.1 ms so, and 1.7 one after the other.
     """
-    planar = lax.optimization_barrier(jnp.moveaxis(xp, -1, 0))
-    for axis in reversed(range(len(windows))):
-        w, at = windows[axis], axis - len(windows)
-        lead, rest = planar.shape[:at], planar.shape[planar.ndim + at + 1 :]
+    turned = lax.optimization_barrier(embed(jnp.moveaxis(x, -1, 0)[..., None], windows))
+    rows = turned.reshape(groups, x.shape[-1] // groups, *turned.shape[1:-1])
+    for axis, w in reversed([*enumerate(windows, 3)]):
         last = (w.out - 1) * w.stride + 1
-        rows = planar.reshape(math.prod(lead), -1, *rest)
         starts = [t * w.dilation for t in range(w.taps)]
-        views = [lax.slice_in_dim(rows, s, s + last, w.stride, 1) for s in starts]
-        rows = lax.optimization_barrier(jnp.stack(views))
-        planar = rows.reshape(w.taps * lead[0], *lead[1:], w.out, *rest)
-    return planar.reshape(-1, xp.shape[-1], *planar.shape[1:])
+        views = [lax.slice_in_dim(rows, s, s + last, w.stride, axis) for s in starts]
+        stacked = lax.optimization_barrier(jnp.stack(views, 1))
+        rows = stacked.reshape(groups, w.taps * rows.shape[1], *stacked.shape[3:])
+    return rows.reshape(*rows.shape[:2], math.prod(rows.shape[2:]))
 
 
 def _read_columns(spec: Spec, windows: tuple[Window, ...], xp: Array) -> Array:

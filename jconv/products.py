@@ -1,0 +1,160 @@
+"""The kernel's gradient of one example as one product, by whichever of four takes the least time.
+
+    of_x        patches of `x`, in rows of positions
+    of_y        patches of `y`, likewise
+    by_halves   patches of either, along some axes each
+    by_columns  patches of `x`, channels last as they lie
+
+A few examples share a batched product of small matrices: how fast that is depends on their shapes,
+and on which of its libraries XLA:CPU takes.
+"""
+
+import math
+from dataclasses import replace
+from functools import reduce
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jconv.channels import by_group, matmul, transposed_kernel
+from jconv.geometry import Spec, Window, transposed
+from jconv.methods.patches import planar
+from jconv.padding import embed, grow
+from jconv.windows import gather_patches
+
+# Outputs from which the product of columns is worth trying: of 96 channels, 3x3 taps in 7x7 take
+# 2.8 ms so and 4.9 in rows.
+MANY = 96
+# Entries copied of an example from which Eigen falls behind: 64 to 128 channels in 20x20 take 13.5
+# ms by halves, 13.6 by columns and 11.9 in rows.
+MOST = 180_000
+# Inputs up to which neighbours share patches, and columns of the product. 4 to 64 channels in 16x16
+# take 0.5 ms one by one and 0.6 in pairs.
+FEW, WIDE = 3, 128
+
+
+class Work(NamedTuple):
+    """What a product does of one example: entries that it copies, multiply-adds, and in Eigen."""
+
+    copied: int
+    products: int
+    eigen: bool
+
+    @property
+    def time(self) -> float:
+        """In copies of an entry. XLA:CPU leaves to Eigen what reads both sides across.
+
+        Eigen is the faster once it runs. Fitted to 64 examples of each of 84 layers: the product
+        named takes 2 % longer than the fastest on average, and up to 16 %.
+        """
+        return self.copied + (self.products / 25 + 30_000 if self.eigen else self.products / 12)
+
+
+def fastest(spec: Spec, inputs: int, outputs: int) -> tuple[str, int]:
+    """A key of `PRODUCTS`, and the entries that it copies of one example."""
+    works = _works(spec, inputs, outputs)
+    product = min(works, key=lambda name: works[name].time)
+    return product, works[product].copied
+
+
+def _works(spec: Spec, inputs: int, outputs: int) -> dict[str, Work]:
+    """Of each product that serves; a result that it turns is copied, too."""
+    taps, first = math.prod(spec.taps), spec.windows[0]
+    size, out = math.prod(spec.size), math.prod(spec.out)
+    kernel = taps * inputs // spec.groups * outputs
+    copied = _copied(spec, inputs)
+    work = {"of_x": _work_of_x(spec, inputs, outputs)}
+    if size <= 2 * out:  # else the product sums over too many positions
+        of_y = _work_of_x(transposed(spec), outputs, inputs)
+        work["of_y"] = of_y._replace(copied=of_y.copied + kernel)
+    if spec.groups == 1 and outputs >= MANY:
+        work["by_columns"] = Work(copied, out * kernel, True)
+    if spec.groups == first.stride == 1 and first.taps > 1:
+        rows = out // first.out * first.extent
+        copied = rows * (taps // first.taps * inputs + first.taps * outputs) + kernel
+        work["by_halves"] = Work(copied, rows * kernel, True)
+    return {name: w for name, w in work.items() if not w.eigen or w.copied <= MOST}
+
+
+def _work_of_x(spec: Spec, inputs: int, outputs: int) -> Work:
+    spec, many = sharing(spec, inputs, outputs)
+    products = math.prod((*spec.out, *spec.taps, many, inputs // spec.groups, outputs))
+    return Work(_copied(spec, inputs), products, False)
+
+
+def _copied(spec: Spec, inputs: int) -> int:
+    """Entries of `x`, padded or turned, and of its patches."""
+    taps = math.prod(spec.taps)
+    return (math.prod(spec.size) + (math.prod(spec.out) * taps if taps > 1 else 0)) * inputs
+
+
+def _of_x(spec: Spec, x: Array, y: Array) -> Array:
+    """Patches of `x` in rows of positions; of few inputs, one for several neighbouring outputs.
+
+    k[t, c, m] = sum_r z[stride*r + t, c, r, m],    z[u, c, r, m] = sum_q patch[q, u, c] y[q, r, m]
+
+    Neighbours `r` share most of their patches, so that there is less to copy, and the product has
+    more columns: 3x3 taps of 3 to 64 channels in 32x32 take 1.9 ms one by one, 1.3 in pairs.
+    """
+    shared, many = sharing(spec, x.shape[-1], y.shape[-1])
+    rows = planar(shared.windows, spec.groups, x[None])
+    ys = by_group(spec, y)
+    outputs = ys.shape[-1]
+    ys = ys.reshape(spec.groups, -1, many * outputs)
+    z = matmul(spec, rows, ys, ((2,), (1,)), ((0,), (0,)))
+    z = z.reshape(-1, shared.taps[-1], x.shape[-1] // spec.groups, many, outputs)
+    taps, stride = spec.taps[-1], spec.windows[-1].stride
+    parts = (z[:, stride * r : stride * r + taps, :, r] for r in range(many))
+    k = reduce(jnp.add, parts).reshape(spec.groups, -1, outputs)
+    return jnp.moveaxis(k, 0, 1).reshape(*spec.taps, -1, y.shape[-1])
+
+
+def sharing(spec: Spec, inputs: int, outputs: int) -> tuple[Spec, int]:
+    """With patches for so many neighbours of a row, for up to a third more multiply-adds."""
+    *others, w = spec.windows
+    if inputs > FEW or w.dilation > 1:
+        return spec, 1
+    most = min(w.taps // (3 * w.stride) + 1, WIDE * spec.groups // outputs)
+    many = max((d for d in range(1, most + 1) if w.out % d == 0), default=1)
+    w = replace(w, taps=w.taps + (many - 1) * w.stride, stride=many * w.stride)
+    return replace(spec, windows=(*others, w)), many
+
+
+def _of_y(spec: Spec, x: Array, y: Array) -> Array:
+    """Patches of `y`: the same of the transposed convolution, whose kernel is the transposed."""
+    return transposed_kernel(_of_x(transposed(spec), y, x), spec.groups)
+
+
+def _by_halves(spec: Spec, x: Array, y: Array) -> Array:
+    """The taps of the first axis as shifted copies of `y`, the others as patches of `x`.
+
+    k[(i, j), c, m] = sum_(o, p) x[o, p + j, c] y[o - i, p, m]
+
+    Of `t` taps an axis, each is copied `t` times, where patches of `x` alone are `t**n` copies.
+    """
+    first, *others = spec.padded().windows
+    of_x = (replace(first, taps=1), *others)
+    of_y = (
+        replace(first, size=first.out + 2 * first.reach),
+        *(Window(w.out, 1) for w in others),
+    )
+    positions = first.extent * math.prod(w.out for w in others)
+    x = gather_patches(of_x, embed(x, spec.windows)).reshape(positions, -1)
+    y = gather_patches(of_y, grow(y, 0, [(first.reach, first.reach, 0)])).reshape(positions, -1)
+    x, y = lax.optimization_barrier((x, y))
+    k = matmul(spec, x, y, ((0,), (0,)))
+    k = k.reshape(*spec.taps[1:], -1, first.taps, y.shape[-1] // first.taps)
+    return lax.rev(jnp.moveaxis(k, -2, 0), (0,))
+
+
+def _by_columns(spec: Spec, x: Array, y: Array) -> Array:
+    """Patches of `x` and `y` as they lie: 1x1 taps of 64 to 256 channels take half as long."""
+    x = lax.optimization_barrier(embed(x, spec.windows))
+    patches = lax.optimization_barrier(gather_patches(spec.padded().windows, x))
+    positions = math.prod(spec.out)
+    x, y = patches.reshape(positions, -1), y.reshape(positions, -1)
+    return matmul(spec, x, y, ((0,), (0,))).reshape(*spec.taps, -1, y.shape[-1])
+
+
+PRODUCTS = {"of_x": _of_x, "of_y": _of_y, "by_halves": _by_halves, "by_columns": _by_columns}
