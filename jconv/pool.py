@@ -381,7 +381,8 @@ def _blurred(static: tuple[Sequence[Window], int, Sequence[int], bool], x: Array
     windows, taps, strides, custom_vjp = static
     y = extremes(x, windows, custom_vjp=custom_vjp).astype(wide(x.dtype))
     rank, channels = len(strides), x.shape[-1]
-    weights = jnp.asarray([math.comb(taps - 1, t) for t in range(taps)], y.dtype) / 2 ** (taps - 1)
+    binomial = [math.comb(taps - 1, t) / 2 ** (taps - 1) for t in range(taps)]
+    weights = jnp.asarray(binomial, y.dtype)
     for axis, step in enumerate(strides):
         kernel = laid(weights, axis, rank, rank + 1)[..., None]
         padding = [(0, 0)] * rank
@@ -393,6 +394,8 @@ def _blurred(static: tuple[Sequence[Window], int, Sequence[int], bool], x: Array
             padding=padding,
             padding_mode="reflect",
             groups=channels,
+            # Of more taps, "auto" has transforms, which spread a NaN over the axis.
+            method="auto" if taps <= 240 else "direct",
             custom_vjp=custom_vjp,
         )
     return y.astype(x.dtype)
