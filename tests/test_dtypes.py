@@ -52,7 +52,7 @@ def test_what_folds_back_keeps_narrow_integers(mode):
     options = {"padding": ((3, 2),), "padding_mode": mode}
     x = jax.jit(lambda y, kernel: jconv.conv_transpose(y, kernel, **options))(y, kernel)
     assert x.dtype == "uint8"
-    assert_same(x, definition.conv_transpose(y, kernel, **options) % 256)
+    assert_same(x, definition.conv_transpose(y, kernel, **options).real % 256)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint8"])
