@@ -114,7 +114,8 @@ def _scattered(static: _Static, y: Array, *won: Array) -> Array:
 def _blurred(static: _Static, y: Array, custom_vjp: bool = True) -> Array:
     dtype, taps, rank, channels = y.dtype, static.taps, len(static.strides), y.shape[-1]
     y = y.astype(wide(dtype))
-    weights = jnp.asarray([math.comb(taps - 1, t) for t in range(taps)], y.dtype) / 2 ** (taps - 1)
+    binomial = [math.comb(taps - 1, t) / 2 ** (taps - 1) for t in range(taps)]
+    weights = jnp.asarray(binomial, y.dtype)
     for axis, step in enumerate(static.strides):
         kernel = laid(weights, axis, rank, rank + 1)[..., None]
         padding = [(0, 0)] * rank
@@ -126,6 +127,8 @@ def _blurred(static: _Static, y: Array, custom_vjp: bool = True) -> Array:
             padding=padding,
             padding_mode="reflect",
             groups=channels,
+            # Of more taps, "auto" has transforms, which spread a NaN over the axis.
+            method="auto" if taps <= 240 else "direct",
             custom_vjp=custom_vjp,
         )
     return y.astype(dtype)

@@ -60,7 +60,8 @@ def conv(
       input_dilation: `input_dilation - 1` zeros go between the entries of `x`, before any padding.
       groups: splits the channels of both sides; the groups do not mix.
       flip: False is cross-correlation, True is convolution proper (taps reversed).
-      method: `"auto"`, or a key of `jconv.methods.METHODS`. How, never what.
+      method: `"auto"`, or a key of `jconv.methods.METHODS`. How, never what; but only `"direct"`,
+        `"patches"` and `"shifts"` are sure to keep a NaN or an inf to the windows that hold it.
       precision: as in `jax.lax.dot_general`.
       preferred_element_type: dtype of sums and result; default the common dtype of `x` and
       `kernel`.

@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 WORDS = ("valid", "same", "same_lower", "full", "causal")
 MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
 
@@ -299,9 +301,9 @@ def require_output(name: str, made: Sequence[Window]) -> None:
 
 def flag(name: str, value: object) -> bool:
     """A plain bool: anything else is a slip that truthiness would hide."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool):
         raise mistyped(name, "be True or False", value)
-    return value
+    return bool(value)
 
 
 # ---------------------------------------------------------------- convolution

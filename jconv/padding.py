@@ -280,7 +280,7 @@ def _read(x: Array, axis: int, run: Run) -> Array:
 def _write(part: Array, axis: int, run: Run, size: int) -> Array:
     """Adjoint of `_read`, into an axis of `size` zeros."""
     if run.step == 0:
-        part = part.sum(axis, keepdims=True)
+        part = part.sum(axis, part.dtype, keepdims=True)
     elif run.step < 0:
         part = lax.rev(part, (axis,))
     start, stop = run.span

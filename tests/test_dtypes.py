@@ -8,7 +8,7 @@ from jax import lax
 
 import jconv
 from tests import definition
-from tests.cases import CONV_CASES, METHODS, dense, each_case, each_method
+from tests.cases import CONV_CASES, METHODS, MODES, dense, each_case, each_method
 from tests.compare import assert_close, assert_same
 
 HALVES = ("bfloat16", "float16")
@@ -44,6 +44,15 @@ def test_integers_are_exact(case, method, dtype):
     ):
         assert actual.dtype == dtype
         assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_folds_back_keeps_narrow_integers(mode):
+    y, kernel = dense((2, 7, 3), "uint8", 0), dense((3, 2, 3), "uint8", 1)
+    options = {"padding": ((3, 2),), "padding_mode": mode}
+    x = jax.jit(lambda y, kernel: jconv.conv_transpose(y, kernel, **options))(y, kernel)
+    assert x.dtype == "uint8"
+    assert_same(x, definition.conv_transpose(y, kernel, **options).real % 256)
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint8"])

@@ -740,6 +740,7 @@ def test_junk_is_taken_or_refused_by_name(argument, junk):
         ({"padding": 1, "padding_value": np.float64(2)}, {"padding": 1, "padding_value": 2}),
         ({"padding": "Same", "precision": ["high", "highest"]}, {"padding": "same"}),
         ({"groups": np.int64(1), "preferred_element_type": "float32"}, {}),
+        ({"flip": np.True_, "custom_vjp": np.False_}, {"flip": True}),
     ],
 )
 def test_other_spellings_mean_the_same(spelled, plain):

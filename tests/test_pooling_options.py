@@ -370,6 +370,14 @@ def test_blur_pool(case, taps):
     assert_close(pool(x), expected, "float32", 9)
 
 
+def test_a_long_blur_keeps_a_nan_within_its_reach():
+    x = dense((400, 1), "float32", 0)
+    x[200] = np.nan
+    y = jconv.blur_pool(x, (1,), stride=1, taps=257)
+    assert np.isnan(y).sum() == 257
+    assert_close(y, definition_pooling.blur_pool(x, (1,), stride=1, taps=257), "float32", 9)
+
+
 def test_blur_pool_rule():
     (case,) = named(POOL_CASES, "rank 2")
     x = dense(case.shape, "float64", 0)
