@@ -340,8 +340,7 @@ def exists(block: Block, windows: Windows, ndim: int) -> Array:
 
 def blocked_sum(windows: Windows, term: Callable[[Block], Array]) -> Array:
     """`sum_b term(b)` over the blocks, out of the blocked layout."""
-    first, *others = map(term, blocks(windows))
-    total = finished(reduce(jnp.add, others, first)) if others else first
+    total = finished(reduce(jnp.add, map(term, blocks(windows))))
     # XLA:CPU would find each entry's place in the blocks by division, were the reshape in the loop.
     total = lax.optimization_barrier(total)
     return uncells(total, windows)
