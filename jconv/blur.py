@@ -4,24 +4,23 @@
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import adjoint, geometry
-from jconv.batches import by_images
+from jconv import geometry
+from jconv.batches import selection
 from jconv.conv import conv
 from jconv.extremes import Choice, Winners, choice_of, chosen, gathered, scattered
 from jconv.geometry import Ints, Padding
 from jconv.operands import array, inexact, wide
 from jconv.placement import placed, zeros
 from jconv.pool_options import called
-from jconv.stages import laid, written
+from jconv.stages import laid
 
 
 @placed("x")
@@ -63,8 +62,12 @@ def blur_pool(
     taps = geometry.whole("taps", taps, least=1)
     strides = geometry.per_axis("stride", stride, rank, least=1)
     choice, x = choice_of(call.x, call.windows)
-    static = _Static(choice, taps, strides)
-    y, _ = adjoint.selection(_choose, _gather, _scatter, static, x, reverse=call.custom_vjp)
+    # The maximum, what padding makes of it, and what each axis leaves.
+    image = choice.image(x, more=4)
+    y, _ = selection(
+        _chosen, _gathered, _scattered, _Static(choice, taps, strides), x,
+        image=image, reverse=call.custom_vjp,
+    )  # fmt: skip
     return y
 
 
@@ -74,27 +77,7 @@ class _Static(NamedTuple):
     strides: tuple[int, ...]
 
 
-def _choose(static: _Static, x: Array) -> tuple[Array, Winners]:
-    return _by_images(_chosen, static, x)
-
-
-def _gather(static: _Static, won: Winners, x: Array) -> Array:
-    return _by_images(_gathered, static, x, *won)
-
-
-def _scatter(static: _Static, won: Winners, y: Array) -> Array:
-    """Adjoint of `_gather`."""
-    return _by_images(_scattered, static, y, *won)
-
-
-def _by_images(f: Callable, static: _Static, *arrays: Array) -> Any:
-    # The maximum, what padding makes of it, and what each axis leaves.
-    return by_images(f, static, *arrays, image=static.choice.image(arrays[0], more=4))
-
-
 def _chosen(static: _Static, x: Array) -> tuple[Array, Winners]:
-    # Straight from a batch XLA:CPU would find each entry's place anew: 12 ms and not 1.
-    x = written(x, [(0, 0)] * len(static.strides))
     y, won = chosen(static.choice, x)
     return _blurred(static, y), won
 
@@ -104,6 +87,7 @@ def _gathered(static: _Static, x: Array, *won: Array) -> Array:
 
 
 def _scattered(static: _Static, y: Array, *won: Array) -> Array:
+    """Adjoint of `_gathered`."""
     windows = static.choice.windows
     lead = y.ndim - len(windows) - 1
     greatest = zeros((*y.shape[:lead], *(w.out for w in windows), y.shape[-1]), y.dtype, y)

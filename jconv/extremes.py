@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv import adjoint
-from jconv.batches import Image, by_images
+from jconv.batches import Image, by_images, selection
 from jconv.geometry import Window
+from jconv.operands import wide
 from jconv.stages import (
     FEW,
     Part,
@@ -88,7 +88,7 @@ def winners(
     choice, places = choice_of(places, windows, least)
     lead = x.ndim - len(windows) - 1
     places = jnp.broadcast_to(places, (*x.shape[:lead], *places.shape[lead:-1], x.shape[-1]))
-    return y, _gather(choice, won, places)
+    return y, by_images(gathered, choice, places, *won, image=choice.image(places))
 
 
 def _selected(
@@ -96,28 +96,16 @@ def _selected(
 ) -> tuple[Array, Winners]:
     """The best entry of every window, and the taps that won at every stage."""
     choice, x = choice_of(x, windows, least)
+    image = choice.image(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return _choose(choice, x)
-    return adjoint.selection(_choose, _gather, _scatter, choice, x, reverse=custom_vjp)
+        return by_images(chosen, choice, x, image=image)
+    return selection(chosen, gathered, scattered, choice, x, image=image, reverse=custom_vjp)
 
 
 def choice_of(x: Array, windows: Sequence[Window], least: bool = False) -> tuple[Choice, Array]:
     """What is to be chosen, and what is left to choose from."""
     x, windows = cropped(x, [tight(w) for w in windows])
     return Choice(windows, least), x
-
-
-def _choose(choice: Choice, x: Array) -> tuple[Array, Winners]:
-    return by_images(chosen, choice, x, image=choice.image(x))
-
-
-def _gather(choice: Choice, won: Winners, x: Array) -> Array:
-    return by_images(gathered, choice, x, *won, image=choice.image(x))
-
-
-def _scatter(choice: Choice, won: Winners, y: Array) -> Array:
-    """Adjoint of `_gather`."""
-    return by_images(scattered, choice, y, *won, image=choice.image(y))
 
 
 def neutral(dtype, least: bool):
@@ -292,13 +280,13 @@ def picked(winners: Array, seen: Sequence[Array], missing=0) -> Array:
 def _given(stage: Stage, winners: Array, y: Array) -> Array:
     """Adjoint of `_taken`."""
     windows = stage.windows
-    wide = jnp.float32 if y.dtype in (jnp.bfloat16, jnp.float16) else y.dtype
+    dtype = wide(y.dtype)
     winners, y = spread(winners, windows, -1), spread(y, windows)
-    zero = jnp.zeros((), wide)
+    zero = jnp.zeros((), dtype)
 
     def term(block):
         won = shifted(winners, windows, block)
         won = won == taps_of(block, won.ndim, winners.dtype)
-        return jnp.where(won, shifted(y, windows, block).astype(wide), zero)
+        return jnp.where(won, shifted(y, windows, block).astype(dtype), zero)
 
     return blocked_sum(windows, term).astype(y.dtype)
