@@ -50,13 +50,18 @@ class Call(NamedTuple):
 
 def called(x: Array, window, stride, padding, dilation, ceil_mode, custom_vjp) -> Call:
     """The call of these arguments, checked."""
-    taps = geometry.window_taps("window", window, x.ndim)
-    size, _ = geometry.split_shape("x", x.shape, len(taps))
-    pooling = resolved(
-        "x", size, taps, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
-    )
+    pooling = pooling_of(x, window, stride, padding, dilation, ceil_mode)
     x = crop(x, x.ndim - pooling.rank - 1, pooling.kept)
     return Call(x, pooling, geometry.flag("custom_vjp", custom_vjp))
+
+
+def pooling_of(x: Array, window, stride, padding, dilation, ceil_mode) -> Pooling:
+    """The windows over the spatial axes of `x`."""
+    taps = geometry.window_taps("window", window, x.ndim)
+    size, _ = geometry.split_shape("x", x.shape, len(taps))
+    return resolved(
+        "x", size, taps, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
+    )
 
 
 def resolved(

@@ -24,7 +24,7 @@ from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, numbers, wide
 from jconv.padding import crop, grow, outside, padded
 from jconv.placement import lay
-from jconv.pool_options import Pooling, resolved
+from jconv.pool_options import Pooling, pooling_of
 from jconv.stages import laid
 
 Axes = Sequence[str | None]
@@ -120,7 +120,7 @@ def max_pool(
     Array([3, 3], dtype=int32)
     """
     x = array(x, real=True)
-    pooling = _pooling(x, window, stride, padding, dilation, ceil_mode)
+    pooling = pooling_of(x, window, stride, padding, dilation, ceil_mode)
     fill = neutral(x.dtype, least=False)
     return _pooled(pool.max_pool, fill, x, pooling, (mesh, axes, batch_axis), custom_vjp)
 
@@ -147,7 +147,7 @@ def min_pool(
     Array([1, 2], dtype=int32)
     """
     x = array(x, real=True)
-    pooling = _pooling(x, window, stride, padding, dilation, ceil_mode)
+    pooling = pooling_of(x, window, stride, padding, dilation, ceil_mode)
     fill = neutral(x.dtype, least=True)
     return _pooled(pool.min_pool, fill, x, pooling, (mesh, axes, batch_axis), custom_vjp)
 
@@ -174,7 +174,7 @@ def sum_pool(
     Array([4, 5], dtype=int32)
     """
     x = array(x)
-    pooling = _pooling(x, window, stride, padding, dilation, ceil_mode)
+    pooling = pooling_of(x, window, stride, padding, dilation, ceil_mode)
     return _pooled(pool.sum_pool, 0, x, pooling, (mesh, axes, batch_axis), custom_vjp)
 
 
@@ -203,7 +203,7 @@ def avg_pool(
     Array([2. , 2.5], dtype=float32)
     """
     x = inexact(array(x))
-    pooling = _pooling(x, window, stride, padding, dilation, ceil_mode)
+    pooling = pooling_of(x, window, stride, padding, dilation, ceil_mode)
     counts = pooling.counts(geometry.flag("count_include_pad", count_include_pad), divisor)
     place = mesh, axes, batch_axis
     y = _pooled(pool.sum_pool, 0, x.astype(wide(x.dtype)), pooling, place, custom_vjp)
@@ -213,14 +213,6 @@ def avg_pool(
 
 
 # ---------------------------------------------------------------- options
-
-
-def _pooling(x: Array, window, stride, padding, dilation, ceil_mode) -> Pooling:
-    taps = geometry.window_taps("window", window, x.ndim)
-    size, _ = geometry.split_shape("x", x.shape, len(taps))
-    return resolved(
-        "x", size, taps, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
-    )
 
 
 def _spec(mesh, axes, batch_axis, x: Array, rank: int) -> PartitionSpec:
