@@ -397,11 +397,7 @@ CPU = (
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
-    Rule(
-        "patches",
-        _has_patches,
-        "blocks of patches and one product (res3x3s2_56, lenet2_5x5)",
-    ),
+    Rule("patches", _has_patches, "blocks of patches and one product (res3x3s2_56, lenet2_5x5)"),
     Rule("overhang", _is_unpadded, "XLA:CPU is slow without any padding (3x3 taps on 8x58x58x64)"),
     Rule("direct", lambda p: True, "XLA's windowed convolution (wave_k3)"),
 )

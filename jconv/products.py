@@ -11,7 +11,6 @@ and on which of its libraries XLA:CPU takes.
 
 import math
 from dataclasses import replace
-from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from jax import Array, lax
 
 from jconv.channels import by_group, matmul, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
-from jconv.methods.patches import planar
+from jconv.methods.patches import kernel_of_each, planar, sharing
 from jconv.padding import embed, grow
 from jconv.windows import gather_patches
 
@@ -78,7 +77,8 @@ def _works(spec: Spec, inputs: int, outputs: int) -> dict[str, Work]:
 
 
 def _work_of_x(spec: Spec, inputs: int, outputs: int) -> Work:
-    spec, many = sharing(spec, inputs, outputs)
+    many = neighbours(spec, inputs, outputs)
+    spec = sharing(spec, many)
     products = math.prod((*spec.out, *spec.taps, many, inputs // spec.groups, outputs))
     return Work(_copied(spec, inputs), products, False)
 
@@ -92,33 +92,28 @@ def _copied(spec: Spec, inputs: int) -> int:
 def _of_x(spec: Spec, x: Array, y: Array) -> Array:
     """Patches of `x` in rows of positions; of few inputs, one for several neighbouring outputs.
 
-    k[t, c, m] = sum_r z[stride*r + t, c, r, m],    z[u, c, r, m] = sum_q patch[q, u, c] y[q, r, m]
-
-    Neighbours `r` share most of their patches, so that there is less to copy, and the product has
-    more columns: 3x3 taps of 3 to 64 channels in 32x32 take 1.9 ms one by one, 1.3 in pairs.
+    Neighbours share most of their patches, so that there is less to copy, and the product has more
+    columns: 3x3 taps of 3 to 64 channels in 32x32 take 1.9 ms one by one, 1.3 in pairs.
     """
-    shared, many = sharing(spec, x.shape[-1], y.shape[-1])
-    rows = planar(shared.windows, spec.groups, x[None])
+    many = neighbours(spec, x.shape[-1], y.shape[-1])
+    wider = sharing(spec, many)
+    rows = planar(wider.windows, spec.groups, x[None])
     ys = by_group(spec, y)
     outputs = ys.shape[-1]
     ys = ys.reshape(spec.groups, -1, many * outputs)
     z = matmul(spec, rows, ys, ((2,), (1,)), ((0,), (0,)))
-    z = z.reshape(-1, shared.taps[-1], x.shape[-1] // spec.groups, many, outputs)
-    taps, stride = spec.taps[-1], spec.windows[-1].stride
-    parts = (z[:, stride * r : stride * r + taps, :, r] for r in range(many))
-    k = reduce(jnp.add, parts).reshape(spec.groups, -1, outputs)
-    return jnp.moveaxis(k, 0, 1).reshape(*spec.taps, -1, y.shape[-1])
+    z = z.reshape(spec.groups, *wider.taps, x.shape[-1] // spec.groups, many, outputs)
+    k = jnp.moveaxis(kernel_of_each(spec, z), 0, -2)
+    return k.reshape(*spec.taps, -1, y.shape[-1])
 
 
-def sharing(spec: Spec, inputs: int, outputs: int) -> tuple[Spec, int]:
-    """With patches for so many neighbours of a row, for up to a third more multiply-adds."""
-    *others, w = spec.windows
+def neighbours(spec: Spec, inputs: int, outputs: int) -> int:
+    """How many of a row share a patch, for up to a third more multiply-adds."""
+    w = spec.windows[-1]
     if inputs > FEW or w.dilation > 1:
-        return spec, 1
+        return 1
     most = min(w.taps // (3 * w.stride) + 1, WIDE * spec.groups // outputs)
-    many = max((d for d in range(1, most + 1) if w.out % d == 0), default=1)
-    w = replace(w, taps=w.taps + (many - 1) * w.stride, stride=many * w.stride)
-    return replace(spec, windows=(*others, w)), many
+    return max((d for d in range(1, most + 1) if w.out % d == 0), default=1)
 
 
 def _of_y(spec: Spec, x: Array, y: Array) -> Array:

@@ -168,7 +168,7 @@ def test_each_product(product, name):
 def test_neighbours_share_a_patch(many, taps, options):
     case = conv_case("", (4, 10), taps, (2, 6), **options)
     form, x, y = form_of(case, "of_x")
-    assert products.sharing(form.spec, 2, 6)[1] == many
+    assert products.neighbours(form.spec, 2, 6) == many
     k = jax.jit(functools.partial(each.to_kernels, form))(x, y)
     expected = defined_gradients(case, *case.data("float64")[::2])
     assert_close(k, expected, "float64", case.terms)
