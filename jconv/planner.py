@@ -40,6 +40,11 @@ class Problem(NamedTuple):
         return self.batch * math.prod(self.spec.out)
 
     @property
+    def products(self) -> int:
+        """Multiply-adds, of one kernel for all groups."""
+        return self.positions * self.taps * self.inputs * self.outputs // self.spec.groups
+
+    @property
     def per_group(self) -> tuple[int, int]:
         """Channels of one group, in and out."""
         return self.inputs // self.spec.groups, self.outputs // self.spec.groups
@@ -218,6 +223,35 @@ def _is_half_tiled(p: Problem) -> bool:
     return least >= 8 and (is_thin or (least <= 3 * p.positions and is_short))
 
 
+def _is_light(p: Problem) -> bool:
+    """The kernel's adjoint of so few products that preparing them costs more.
+
+    3x3 taps, 64 -> 24 channels on 4x9x11, take 0.14 ms by half tiles and 0.11 as they are.
+    """
+    if p.face != "kernel_adjoint" or p.rank != 2 or not p.is_dense or p.products >= 2**24:
+        return False
+    least = min(p.inputs, p.outputs)
+    if p.is_unit_stride:
+        return p.batch > 1 and 16 <= least < 64 and p.taps <= 9
+    return 32 <= p.inputs <= p.outputs and p.taps <= 9
+
+
+def _narrows(p: Problem) -> bool:
+    """The kernel's adjoint from many to few channels on small images, too small for their tiles.
+
+    3x3 taps, 256 -> 32 channels on 8x9x11, take 1.2 ms by tiles and 0.6 by patches.
+    """
+    return (
+        p.face == "kernel_adjoint"
+        and p.rank == 2
+        and p.is_dense
+        and p.outputs < 64
+        and p.inputs >= max(128, 2 * p.outputs)
+        and p.taps == 9
+        and p.positions < 2048
+    )
+
+
 def _fewest_tiled(p: Problem) -> int:
     """Positions from which Winograd on both axes pays for transforming the kernel, or its adjoint.
 
@@ -241,7 +275,7 @@ def _leaves_a_thread(p: Problem) -> bool:
         and p.is_dense
         and p.taps * inputs >= 64
         and outputs < (256 if p.taps * inputs < 1024 else 128)
-        and p.positions * p.taps * inputs * outputs >= 2**25
+        and p.products >= 2**25
     )
 
 
@@ -268,13 +302,19 @@ def _is_folded(p: Problem) -> bool:
         return is_long or (is_image and p.spec.taps[0] >= 5)
     if p.face == "input_adjoint" and not p.is_unit_stride:
         return is_image and p.every(lambda w: w.stride <= 2)
-    return p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)
+    # 80 -> 24 channels with stride 2 on 32x28x28 take 2.0 ms folded and 1.5 as they are.
+    widens = p.is_unit_stride or p.inputs <= 2 * p.outputs
+    return widens and p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)
 
 
 def _is_strided(p: Problem) -> bool:
-    """A stride whose phases fill up the taps well."""
+    """A stride whose phases fill up the taps well, and products enough to pay for them.
+
+    9 taps of stride 4, 3 -> 32 channels on 2000 samples, take 0.08 ms by phases and 0.04 as they
+    are.
+    """
     filled = math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
-    return p.undoes_stride and 2 * filled <= 3 * p.taps
+    return p.undoes_stride and 2 * filled <= 3 * p.taps and p.products >= 2**20
 
 
 def _is_apart(p: Problem) -> bool:
@@ -283,13 +323,20 @@ def _is_apart(p: Problem) -> bool:
 
 
 def _has_small_patches(p: Problem) -> bool:
-    """A stride, and patches so small beside the output that adding them up is cheap."""
-    return (
-        p.is_dense
-        and p.undoes_stride
-        and 8 * p.taps * p.inputs <= p.outputs
-        and not p.every(lambda w: w.taps == w.stride)
-    )
+    """A stride, and patches so few or so small beside the output that adding them up is cheap.
+
+    3x3 taps with stride 2, 256 -> 256 channels on 7x10, take 0.14 ms instead of 0.62; 4 taps with
+    stride 2, 64 -> 8 on 8x4000, 0.43 and by phases 0.73. What does not fit the caches is written
+    once by phases: 384 -> 12 on 8x4000 take 15 ms instead of 27.
+    """
+    if not (p.is_dense and p.undoes_stride) or p.every(lambda w: w.taps == w.stride):
+        return False
+    is_small = 8 * p.taps * p.inputs <= p.outputs
+    is_few = p.taps <= 9 and p.positions <= max(128, p.outputs)
+    size = p.batch * math.prod(w.size for w in p.spec.windows) * p.inputs
+    is_cached = p.inputs < 8 * p.outputs or size < 2**23
+    is_short = p.rank == 1 and p.taps <= (8 if p.inputs <= 4 else 5) and is_cached
+    return is_small or is_few or is_short
 
 
 def _has_phases(p: Problem) -> bool:
@@ -340,6 +387,7 @@ def _is_line(p: Problem) -> bool:
         and p.spec.taps == (3,)
         and p.is_unit_stride
         and min(p.inputs, p.outputs) >= (16 if p.face == "kernel_adjoint" else 128)
+        and not (p.face == "kernel_adjoint" and _is_funnel(p))
         and p.positions * p.inputs * p.outputs >= 2**27
     )
 
@@ -350,10 +398,25 @@ def _has_few_positions(p: Problem) -> bool:
     )
 
 
+def _is_funnel(p: Problem) -> bool:
+    """Short taps from many channels to few: 384 -> 24 on 30,000 samples take 7 ms, not 20."""
+    return p.rank == 1 and p.taps <= 5 and p.outputs * 16 <= p.inputs
+
+
 def _has_patches(p: Problem) -> bool:
-    """In 1D a stride and few channels: 4x192x500 to 12 channels take 0.25 ms instead of 0.69."""
-    few = not p.is_unit_stride and min(p.inputs, p.outputs) <= 80
-    return p.face == "kernel_adjoint" and p.is_dense and (p.rank > 1 or few)
+    """The kernel's adjoint, in 1D where XLA's own is slow: strides, few positions, 4 taps.
+
+    4x192x500 to 12 channels with stride 2 take 0.25 ms instead of 0.69; 5 taps, 192 -> 48 channels
+    on 1000 samples, 0.32 and 0.64; 4 taps, 96 -> 24 on 8x2000, 1.5 and 2.6.
+    """
+    if p.face != "kernel_adjoint" or not p.is_dense:
+        return False
+    if p.rank > 1:
+        return True
+    if not p.is_unit_stride:
+        return p.inputs >= 24 or p.positions <= 4096
+    is_short = p.positions <= 1500 and p.taps * p.inputs * p.outputs <= 2**20
+    return p.inputs >= 16 and (is_short or p.taps == 4 or _is_funnel(p))
 
 
 def _is_unpadded(p: Problem) -> bool:
@@ -388,6 +451,8 @@ CPU = (
     Rule("phases", _is_apart, "windows that share no input: one product (2x2 taps of stride 2)"),
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
+    Rule("direct", _is_light, "too few products to prepare them (3x3 taps on 4x9x11)"),
+    Rule("patches", _narrows, "many channels to few, too small for tiles (3x3 taps on 8x9x11)"),
     Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
     Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
