@@ -95,6 +95,8 @@ MOST_TERMS = 256
 MOST_TAPS = 240
 # Accumulators of a kernel's adjoint, likewise.
 MOST_SUMS = 64
+# Outputs of an axis up to which the window of a whole image does no harm.
+SMALL = 16
 # Entries of the patches of one row of outputs.
 MOST_ROW = 2**23
 # Entries that folding one image makes of it.
@@ -229,7 +231,8 @@ def _is_light(p: Problem) -> bool:
     3x3 taps, 64 -> 24 channels on 4x9x11, take 0.14 ms by half tiles and 0.11 as they are.
     """
     most = 2**24 if p.taps <= 9 else 2**25
-    if p.face != "kernel_adjoint" or p.rank != 2 or not p.is_dense or p.products >= most:
+    is_small = p.rank == 2 and p.products < most and p.every(lambda w: w.out <= SMALL)
+    if p.face != "kernel_adjoint" or not (p.is_dense and is_small):
         return False
     least = min(p.inputs, p.outputs)
     if p.batch == 1:
@@ -237,13 +240,6 @@ def _is_light(p: Problem) -> bool:
     if p.is_unit_stride:
         return 12 <= least < 64
     return least >= 12 and (p.inputs <= p.outputs or p.taps > 9)
-
-
-def _fans_out(p: Problem) -> bool:
-    """The kernel's adjoint from few to many channels: 12 -> 128 by 5x5 take 2.2 ms by half tiles,
-    1.6 as they are."""
-    is_fan = 4 < p.inputs <= 16 and p.outputs >= 128 and p.taps > 9
-    return p.face == "kernel_adjoint" and p.rank == 2 and p.is_dense and is_fan
 
 
 def _narrows(p: Problem) -> bool:
@@ -465,7 +461,6 @@ CPU = (
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
     Rule("direct", _is_light, "too few products to prepare them (3x3 taps on 4x9x11)"),
-    Rule("direct", _fans_out, "as fast without patches (5x5 taps, 12 to 128 channels)"),
     Rule("patches", _narrows, "many channels to few, too small for tiles (3x3 taps on 8x9x11)"),
     Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
