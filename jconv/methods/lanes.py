@@ -26,11 +26,15 @@ from jconv.methods.correlations import kernel_adjoint as kernel_adjoint
 from jconv.padding import crop, grow, strided
 from jconv.placement import zeros
 from jconv.runs import Run
+from jconv.windows import offsets
 
 # Products of all runs of outputs up to which none is padded, past which compiling costs too much.
 MOST_TERMS = 128
-# Products of each of two outputs that one loop adds up.
-PAIRED = range(25, 129)
+# Products of each of two outputs that are added up together; more take too long to compile.
+PAIRED = range(25, 226)
+# Places that one loop reads: past 250 LLVM no longer tells whether it overwrites any, and computes
+# one number at a time. 13x13 taps of 96 channels on 4x28x28 took 14 ms in one loop and 1 in three.
+LOADS = 180
 
 
 def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
@@ -40,22 +44,25 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
     taps of 384 channels on 8x14x14 take 1.2 ms instead of 0.85.
     """
     c, m = k.shape[-2], k.shape[-1] // spec.groups
-    turned, paired = _has_groups_last(spec, c, m), _is_paired(spec, c, m)
+    turned = _has_groups_last(spec, m)
+    paired = _is_paired(spec, c, m) and jnp.issubdtype(x.dtype, jnp.floating)
     arranged = groups_last if turned else grouped
-    xs, ks = arranged(spec, x), arranged(spec, k)
+    xs, ks = arranged(spec, x), row_major(groups_last(spec, k)) if turned else grouped(spec, k)
     windows, phases = spec.windows, [runs.natural(w) for w in spec.windows]
     if not is_in_place(spec, c, m):
         phases[0] *= 1 + paired
         windows, xs = _with_room(windows, phases, xs)
     parts = [runs.runs(w, p) for w, p in zip(windows, phases, strict=True)]
-    outputs = partial(_outputs, -2 if turned else -1, backwards)
-    paired = paired and jnp.issubdtype(xs.dtype, jnp.floating)
-    compute = _in_pairs(outputs, parts) if paired else partial(outputs, parts)
-    if turned:
-        ks = row_major(ks)
-        y = jnp.stack([compute(xs, ks[..., o : o + 1, :])[..., 0, :] for o in range(m)], -1)
+    shares = _shares(parts, list(offsets(windows)), c if k.shape[-1] > 1 else 0)
+    add = partial(_outputs, -2 if turned else -1, backwards)
+    add = partial(_pair, add, parts) if paired else partial(add, parts)
+    if turned and not paired and math.prod(ks.shape[:-1]) <= MOST_TERMS:
+        each = [add(*shares, xs, ks[..., o : o + 1, :]) for o in range(m)]
+        y = jnp.stack([a[..., 0, :] for a in each], -1)
     else:
-        y = compute(xs, ks)
+        y = _in_turn(add, shares, xs, ks, apart=paired or turned)
+        y = _interleaved([y.real, y.imag], 1) if paired else y
+        y = jnp.swapaxes(y, -1, -2) if turned else y
     return finished(crop(y.reshape(*y.shape[:-2], -1), 1, [(0, n) for n in spec.out]))
 
 
@@ -72,19 +79,19 @@ def is_in_place(spec: Spec, c: int, m: int) -> bool:
     It took 3x3 taps on 8x56x56x96 from 0.59 to 0.37 ms, of stride 2 their input's adjoint from 0.83
     to 0.20. Of more than seven runs XLA:CPU makes two loops.
     """
-    if not _fills(spec, m) or _has_groups_last(spec, c, m) or _is_paired(spec, c, m):
+    if not _fills(spec, m) or _has_groups_last(spec, m) or _is_paired(spec, c, m):
         return False
     parts = [runs.runs(w, runs.natural(w)) for w in spec.windows]
     products = math.prod(sum(len(run.starts) for phase in part for run in phase) for part in parts)
     return products * c <= MOST_TERMS and all(len(phase) <= 7 for part in parts for phase in part)
 
 
-def _has_groups_last(spec: Spec, c: int, m: int) -> bool:
+def _has_groups_last(spec: Spec, m: int) -> bool:
     """Whether vectors run over the groups, as the outputs of one would not fill them.
 
     It took grouped3x3 from 2.2 to 1.8 ms, and 2 to 2 channels of 64 groups from 1.1 to 0.5.
     """
-    return spec.groups >= 4 and 1 < m < 8 and math.prod(spec.taps) * c * m <= 256
+    return spec.groups >= 4 and 1 < m < 8
 
 
 def _is_paired(spec: Spec, c: int, m: int) -> bool:
@@ -114,33 +121,55 @@ def _with_room(windows: Sequence[Window], phases: Sequence[int], x: Array):
     return [runs.roomy(w, p) for w, p in pairs], xp.reshape(*xp.shape[:-1], *tail)
 
 
-def _in_pairs(outputs: Callable, parts: Sequence) -> Callable[[Array, Array], Array]:
+def _shares(parts: Sequence, taps: Sequence, c: int) -> list[Sequence]:
+    """The taps in as few equal shares as need no more than `LOADS` each, of `c` channels."""
+    shares = []
+    for count in range(1, len(taps) + 1):
+        shares = [taps[len(taps) * i // count : len(taps) * (i + 1) // count] for i in range(count)]
+        if all(c * (len(share) + _reads(parts, share)) <= LOADS for share in shares):
+            break
+    return shares
+
+
+def _reads(parts: Sequence, taps: Sequence) -> int:
+    """How many entries the outputs that are next to each other read."""
+    phases = product(*([phase[0].starts for phase in part] for part in parts))
+    read = {
+        tuple(starts.get(t) for starts, t in zip(phase, tap, strict=True))
+        for phase in phases for tap in taps
+    }
+    return len(read)
+
+
+def _in_turn(add: Callable, shares: Sequence, x: Array, k: Array, apart: bool) -> Array:
+    """A loop for each share of the taps, which adds to what those before have added up."""
+    first, *others = shares
+    first = partial(add, first)
+    y = alone(first)(x, k) if apart or others else first(x, k)
+    for share in others:
+        y = alone(lambda x, k, y, share=share: y + add(share, x, k))(x, k, y)
+    return y
+
+
+def _pair(outputs: Callable, parts: Sequence, taps: Sequence, x: Array, k: Array) -> Array:
     """Two rows of outputs as real and imaginary part, so that one loop adds up both.
 
     It reads a tap once for the two, and most inputs: 105 loads for the 98 products of 7x7 taps.
     """
-
-    @alone
-    def both(x: Array, k: Array) -> Array:
-        return lax.complex(*(outputs([[phase], *parts[1:]], x, k) for phase in parts[0]))
-
-    def compute(x: Array, k: Array) -> Array:
-        z = both(x, k)
-        return _interleaved([z.real, z.imag], 1)
-
-    return compute
+    return lax.complex(*(outputs([[phase], *parts[1:]], taps, x, k) for phase in parts[0]))
 
 
 def _outputs(
-    channel: int, backwards: bool, parts: Sequence, x: Array, k: Array, chosen: tuple[Run, ...] = ()
-) -> Array:
-    """The outputs of every phase and run, put together axis by axis."""
+    channel: int, backwards: bool, parts: Sequence, taps: Sequence, x: Array, k: Array,
+    chosen: tuple[Run, ...] = (),
+) -> Array:  # fmt: skip
+    """What these taps add to the outputs of every phase and run, put together axis by axis."""
     axis = len(chosen)
     if axis == len(parts):
-        return _sum(channel, backwards, chosen, x, k)
+        return _sum(channel, backwards, taps, x, k, chosen)
 
     def of(run: Run) -> Array:
-        return _outputs(channel, backwards, parts, x, k, (*chosen, run))
+        return _outputs(channel, backwards, parts, taps, x, k, (*chosen, run))
 
     phases = [lax.concatenate([of(run) for run in phase], axis + 1) for phase in parts[axis]]
     return _interleaved(phases, axis + 1)
@@ -152,12 +181,16 @@ def _interleaved(phases: Sequence[Array], axis: int) -> Array:
     return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
 
 
-def _sum(channel: int, backwards: bool, chosen: Sequence[Run], x: Array, k: Array) -> Array:
-    """A run of outputs on every axis: the taps that reach it, times what they read."""
+def _sum(
+    channel: int, backwards: bool, taps: Sequence, x: Array, k: Array, chosen: Sequence[Run]
+) -> Array:
+    """A run of outputs on every axis: those of the taps that reach it, times what they read."""
     counts, strides = [run.length for run in chosen], [run.step for run in chosen]
     terms = []
-    for tap in product(*(run.starts for run in chosen)):
-        starts = [run.starts[t] for run, t in zip(chosen, tap, strict=True)]
+    for tap in taps:
+        starts = [run.starts.get(t) for run, t in zip(chosen, tap, strict=True)]
+        if None in starts:
+            continue
         view = strided(x, 1, starts, counts, strides)
         if backwards:
             tap = tuple(n - 1 - t for n, t in zip(k.shape, tap, strict=False))
