@@ -8,15 +8,16 @@ over rows of outputs the taps of one row.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.channels import accumulator, groups_last
-from jconv.fusion import added, row_major
+from jconv.channels import groups_last
+from jconv.fusion import added, alone, row_major
 from jconv.geometry import Spec
 from jconv.padding import cut, embed, grow, strided
 from jconv.placement import zeros
@@ -24,11 +25,15 @@ from jconv.placement import zeros
 # How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first
 # cache.
 ACCUMULATOR = 8192
+# Sums that one loop takes, each alone; more go in pairs, of which a loop takes a few.
+ONE_LOOP, AT_ONCE = 9, 10
+# Sums up to which loops are unrolled, past which compiling costs too much.
+MOST_SUMS = 27
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    if _is_depthwise(spec, x, y):
-        return _depthwise(spec, x, y)
+    if _is_short(spec, x, y):
+        return _by_neighbours(spec, x, y)
     last = spec.windows[-1]
     count = last.taps * (x.shape[-1] // spec.groups)
     rows = _rows(spec, x.shape[0], y.shape[-1], count)
@@ -52,48 +57,78 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     taps = list(product(*map(range, spec.taps[:-1])))
     taps = jnp.asarray(taps, jnp.int32).reshape(len(taps), len(spec.taps) - 1)
     _, k = lax.scan(at_leading_taps, None, taps)
-    k = jnp.swapaxes(k.reshape(*spec.taps, -1, *k.shape[-2:]), -1, -2)
-    return k.reshape(*k.shape[:-2], -1)
+    return _channels(k.reshape(*spec.taps, -1, *k.shape[-2:]))
 
 
-def _is_depthwise(spec: Spec, x: Array, y: Array) -> bool:
-    """One channel a group and taps so few that one loop is worth unrolling for all of them.
+def _is_short(spec: Spec, x: Array, y: Array) -> bool:
+    """Taps and channels so few that loops are worth unrolling for all of them.
 
-    It took 3x3 taps on 8x56x56x96 from 2.6 to 1.9 ms, but 5x5 on 8x28x28x192 from 2.3 to 4.0.
+    5x5 taps on 8x28x28x120 take 1.0 ms and not 1.5, on 8x7x7x960 1.1 and not 0.9.
     """
-    return (
-        8 <= spec.groups == x.shape[-1] == y.shape[-1]
-        and len(spec.taps) > 1
-        and math.prod(spec.taps) <= 9
-    )
+    c, m = x.shape[-1] // spec.groups, y.shape[-1] // spec.groups
+    if spec.groups < 8 or len(spec.taps) == 1:
+        return False
+    is_long = spec.out[-1] >= 8 and jnp.issubdtype(x.dtype, jnp.floating)
+    sums = c * math.prod(spec.taps)
+    return sums <= (MOST_SUMS if is_long and c <= 2 else ONE_LOOP if c == m == 1 else 0)
 
 
-def _depthwise(spec: Spec, x: Array, y: Array) -> Array:
-    """One loop adds up `side` neighbouring outputs at every tap, on every thread; then the rest."""
-    last = spec.windows[-1]
+def _by_neighbours(spec: Spec, x: Array, y: Array) -> Array:
+    """Loops add up `side` neighbouring outputs at every tap, on every thread; then the rest."""
+    last, axis = spec.windows[-1], len(spec.taps)
     side = _side_by_side(last.out)
-    axis, blocks = len(spec.taps), -(-last.out // side)
+    blocks = -(-last.out // side)
     more = blocks * side - last.out
-    xp, y = (a.astype(accumulator(spec, a.dtype)) for a in (embed(x, spec.windows), y))
     high = max(more * last.stride + last.covered - last.extent, 0)
-    xp = lax.optimization_barrier(grow(xp, axis, [(0, high, 0)]))
-    y = grow(y, axis, [(0, more, 0)]).reshape(*y.shape[:axis], blocks, side, -1)
-    strides = [*(w.stride for w in spec.windows[:-1]), last.stride * side]
-    counts = (*spec.out[:-1], blocks)
+    xp = row_major(grow(groups_last(spec, embed(x, spec.windows)), axis, [(0, high, 0)]))
+    y = grow(groups_last(spec, y), axis, [(0, more, 0)])
+    y = row_major(y) if y.shape[-2] > 1 else y  # else it is so already
+    y = y.reshape(*y.shape[:axis], blocks, side, *y.shape[-2:])
+    sums = partial(_sums, spec, (*spec.out[:-1], blocks))
+    entries = list(product(range(xp.shape[-2]), *map(range, spec.taps)))
+    if len(entries) <= ONE_LOOP:
+        k = _in_one_loop(sums, spec.taps, xp, y)
+    else:
+        some = [entries[i : i + AT_ONCE] for i in range(0, len(entries), AT_ONCE)]
+        k = lax.concatenate([_in_pairs(sums, each, xp, y) for each in some], 0)
+    k = jnp.moveaxis(k.reshape(-1, *spec.taps, *y.shape[-2:]), 0, axis)
+    return _channels(k)
 
-    def products(tap):
-        for at in range(side):
-            starts = [w.dilation * t for w, t in zip(spec.windows, tap, strict=True)]
-            starts[-1] += at * last.stride
-            yield strided(xp, 1, starts, counts, strides) * y[..., at, :]
 
-    def sums(*tap):
-        if len(tap) == axis:
-            return added(list(products(tap)))
-        return jnp.stack([sums(*tap, t) for t in range(spec.taps[len(tap)])], len(tap) - axis - 1)
+def _sums(spec: Spec, counts: Sequence[int], xp: Array, y: Array, entry: Sequence[int]) -> Array:
+    """Of one channel and tap, over neighbours: `[n, *counts, m, g]`."""
+    channel, *tap = entry
+    xp = lax.slice_in_dim(xp, channel, channel + 1, axis=xp.ndim - 2)
+    side, stride = y.shape[-3], spec.windows[-1].stride
+    starts = [w.dilation * t for w, t in zip(spec.windows, tap, strict=True)]
+    strides = [*(w.stride for w in spec.windows[:-1]), stride * side]
+    terms = []
+    for at in range(side):
+        view = strided(xp, 1, [*starts[:-1], starts[-1] + at * stride], counts, strides)
+        terms.append(view * lax.index_in_dim(y, at, y.ndim - 3, keepdims=False))
+    return added(terms)
 
-    k = lax.optimization_barrier(sums())
-    return k.sum(range(axis + 1)).reshape(*spec.taps, 1, -1)
+
+def _in_one_loop(sums: Callable, taps: Sequence[int], xp: Array, y: Array) -> Array:
+    def all_sums(*tap):
+        if len(tap) == len(taps):
+            return sums(xp, y, (0, *tap))
+        parts = [all_sums(*tap, t) for t in range(taps[len(tap)])]
+        return jnp.stack(parts, len(tap) - len(taps) - 2)
+
+    return lax.optimization_barrier(all_sums()).sum(range(len(taps) + 1))
+
+
+def _in_pairs(sums: Callable, entries: Sequence, xp: Array, y: Array) -> Array:
+    """Two taps next to each other as real and imaginary part, which share what they read."""
+
+    def pairs(xp, y):
+        each = [[sums(xp, y, e) for e in entries[i : i + 2]] for i in range(0, len(entries), 2)]
+        return jnp.stack([lax.complex(pair[0], pair[-1]) for pair in each], -3)
+
+    z = alone(pairs)(xp, y)
+    k = jnp.stack([a.sum(range(z.ndim - 3)) for a in (z.real, z.imag)], 1)
+    return k.reshape(-1, *k.shape[2:])[: len(entries)]
 
 
 def _side_by_side(size: int) -> int:
@@ -141,6 +176,11 @@ def _terms(spec: Spec, rows: _Rows, xp: Array, y: Array, at, tap) -> Iterator[Ar
         view = lax.slice_in_dim(x_row, t * last.dilation, t * last.dilation + read, last.stride, 0)
         for c in range(xp.shape[-2]):
             yield view[:, c : c + 1, :] * y_row
+
+
+def _channels(k: Array) -> Array:
+    """`[..., m, groups]` to `[..., groups * m]`."""
+    return jnp.swapaxes(k, -1, -2).reshape(*k.shape[:-2], -1)
 
 
 def _row(a: Array, at, length: int) -> Array:
