@@ -85,6 +85,17 @@ def by_group(spec: Spec, a: Array) -> Array:
     return jnp.moveaxis(a.reshape(rows, spec.groups, a.shape[-1] // spec.groups), 1, 0)
 
 
+def grouped(spec: Spec, a: Array) -> Array:
+    """`[..., groups * c]` to `[..., groups, c]`, of the dtype that sums are kept in."""
+    a = a.astype(accumulator(spec, a.dtype))
+    return a.reshape(*a.shape[:-1], spec.groups, -1)
+
+
+def groups_last(spec: Spec, a: Array) -> Array:
+    """`[..., groups * c]` to `[..., c, groups]`, likewise."""
+    return jnp.swapaxes(grouped(spec, a), -1, -2)
+
+
 def _from_groups(a: Array, lead: tuple[int, ...]) -> Array:
     """`[groups, rows, c]` to `[*lead, groups * c]`."""
     return jnp.moveaxis(a, 0, 1).reshape(*lead, a.shape[0] * a.shape[2])

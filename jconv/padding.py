@@ -186,6 +186,14 @@ def crop(
     return lax.slice(x, starts, limits, steps)
 
 
+def strided(
+    x: Array, lead: int, starts: Sequence[int], counts: Sequence[int], strides: Sequence[int]
+) -> Array:
+    """`counts` entries of each axis from `lead` on, `strides` apart, the first at `starts`."""
+    bounds = [(s, s + (n - 1) * d + 1) for s, n, d in zip(starts, counts, strides, strict=True)]
+    return crop(x, lead, bounds, strides)
+
+
 def cut(x: Array, starts: Sequence[Array | int], sizes: Sequence[int]) -> Array:
     """`sizes` entries of each axis from traced `starts`, whatever integers these are."""
     return lax.dynamic_slice(x, [jnp.asarray(s, jnp.int32) for s in starts], sizes)

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jconv import adjoint, geometry
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, scalar
-from jconv.padding import crop, grow, padded, unpadded
+from jconv.padding import grow, padded, strided, unpadded
 from jconv.placement import placed
 
 
@@ -165,8 +165,8 @@ def offsets(windows: Sequence[Window]) -> Iterator[tuple[int, ...]]:
 def view(xp: Array, windows: Sequence[Window], tap: Sequence[int]) -> Array:
     """`[*batch, *extent, c]` to `[*batch, *out, c]`: what tap `tap` of every window reads."""
     starts = [w.dilation * t for w, t in zip(windows, tap, strict=True)]
-    bounds = [(s, s + (w.out - 1) * w.stride + 1) for s, w in zip(starts, windows, strict=True)]
-    return crop(xp, xp.ndim - len(windows) - 1, bounds, [w.stride for w in windows])
+    counts, strides = [w.out for w in windows], [w.stride for w in windows]
+    return strided(xp, xp.ndim - len(windows) - 1, starts, counts, strides)
 
 
 def place(v: Array, windows: Sequence[Window], tap: Sequence[int]) -> Array:
