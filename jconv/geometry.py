@@ -16,6 +16,8 @@ import numpy as np
 WORDS = ("valid", "same", "same_lower", "full", "causal")
 MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
 
+MOST = 2**31  # what no size reaches, and what C's integers hold
+
 Ints = int | Sequence[int]
 Padding = str | int | Sequence[int | Sequence[int]]
 
@@ -140,6 +142,8 @@ def whole(name: str, value: object, *, least: int | None = None, must: str = "be
         raise mistyped(name, must, value) from None
     if least is not None and number < least:
         raise wrong(name, f"be at least {least}", number)
+    if abs(number) >= MOST:
+        raise wrong(name, "be less than 2**31 in size", number)
     return number
 
 

@@ -58,6 +58,18 @@ def scalar(name: str, value: ArrayLike, dtype) -> ArrayLike:
         raise geometry.wrong(name, f"be a number that {dtype} can hold", value) from None
 
 
+def number(name: str, value: object, must: str = "be a number") -> float:
+    """A real number that is known while JAX traces."""
+    try:
+        made = np.asarray(value)
+    except (TypeError, ValueError):  # traced, or ragged
+        made = np.asarray(None)
+    real = jnp.issubdtype(made.dtype, jnp.integer) or jnp.issubdtype(made.dtype, jnp.floating)
+    if made.ndim or not real:
+        raise geometry.mistyped(name, must, value)
+    return float(made)
+
+
 def _kind(dtype) -> int:
     """Integers, floats, complex numbers: each can hold those before."""
     kinds = (jnp.integer, jnp.floating, jnp.complexfloating)
