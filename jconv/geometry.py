@@ -320,6 +320,12 @@ def split_shape(name: str, shape: Sequence[int], rank: int) -> tuple[tuple[int, 
     return tuple(shape[len(shape) - rank - 1 : -1]), shape[-1]
 
 
+def require_entries(name: str, size: Sequence[int], shape: Sequence[int]) -> None:
+    """No spatial axis may be empty."""
+    if min(size) < 1:
+        raise wrong(name, "have no empty spatial axis", f"shape {tuple(shape)}")
+
+
 def kernel_rank(shape: Sequence[int]) -> int:
     """The number of spatial axes of a kernel `[*taps, in // groups, out]`."""
     if len(shape) < 3:

@@ -104,5 +104,9 @@ def require_key(key: ArrayLike) -> None:
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
         raise geometry.mistyped("key", "be a JAX key", key)
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape != ():
+    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        expected = jax.eval_shape(jax.random.PRNGKey, 0).shape
+        if shape != expected:
+            raise geometry.wrong("key", f"have shape {expected} where it is raw", f"shape {shape}")
+    elif shape != ():
         raise geometry.wrong("key", "be one JAX key", f"keys of shape {shape}")

@@ -356,8 +356,7 @@ def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
     x = array(x)
     strides = geometry.window_taps("stride", stride, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(strides))
-    if min(size) < 1:
-        raise geometry.wrong("x", "have no empty spatial axis", f"shape {x.shape}")
+    geometry.require_entries("x", size, x.shape)
     starts = geometry.per_axis("offset", offset, len(strides), least=0)
     for axis, (start, n) in enumerate(zip(starts, size, strict=True)):
         if start >= n:

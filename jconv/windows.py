@@ -71,6 +71,7 @@ def _windows_of(x, taps, stride, amounts, dilation, input_dilation, mode, value,
     """The checked windows of `unfold` and what they slide over."""
     taps = geometry.window_taps("taps", taps, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
+    geometry.require_entries("x", size, x.shape)
     geometry.padding_mode(mode)
     made = geometry.windows(
         size,

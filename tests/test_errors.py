@@ -496,6 +496,7 @@ TABLE = [
             (0, TypeError, "be a JAX key; got 0 of type int"),
             (X, TypeError, "be a JAX key; got array(.*) of type ndarray"),
             (jax.random.split(jax.random.key(0)), ValueError, "be one JAX key; got .*shape (2,)"),
+            (np.zeros(3, "uint32"), ValueError, "have shape (2,) where it is raw; got shape (3,)"),
         ],
     ),
     (
@@ -630,7 +631,12 @@ TOGETHER = [
     (jconv.fold, {"stride": 2}, "`patches` must have spatial size (2, 2); got shape .*"),
     (jconv.fold, {"size": (6, 5, 4)}, "`patches` must have .* 3 spatial axes; got .*"),
     (jconv.pad, {"x": X[:, :0], "mode": "edge"}, "`x` must have entries to .*; got size .*"),
+    *(
+        (f, {"x": X[:, :0], "padding": 3}, "`x` must have no empty spatial axis; got shape .*")
+        for f in (jconv.conv, jconv.unfold, *PAIRED)
+    ),
     (jconv.drop, {"x": X[:, :0]}, "`x` must have no empty spatial axis; got shape .*"),
+    (jconv.blur_pool, {"x": X[..., :0]}, "`x` must have one or more channels; got shape .*"),
     *((pool, {"x": X[:, :0]}, "`x` must have entries on .*; got shape .*") for pool in ADAPTIVE),
     (
         jconv.conv, {"x": X.astype(int), "kernel": KERNEL.astype(int), "method": "fourier"},
