@@ -77,7 +77,7 @@ def _kind(dtype) -> int:
 
 
 def number_dtype(name: str, dtype: DTypeLike) -> np.dtype:
-    """`dtype` as a dtype of numbers."""
+    """`dtype` as a dtype of numbers; 64 bits are 32 where JAX has no more."""
     try:
         made = jnp.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
     except TypeError:
@@ -86,7 +86,7 @@ def number_dtype(name: str, dtype: DTypeLike) -> np.dtype:
         raise geometry.mistyped(name, "be a dtype", dtype)
     if not jnp.issubdtype(made, jnp.number):
         raise geometry.mistyped(name, "be a dtype of numbers", dtype)
-    return made
+    return jax.dtypes.canonicalize_dtype(made)
 
 
 def inexact(x: Array) -> Array:

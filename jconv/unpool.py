@@ -66,7 +66,8 @@ def _put(size: int, y: Array, indices: Array) -> Array:
 def _take(size: int, x: Array, indices: Array) -> Array:
     """What stands at the indices, 0 where one is outside."""
     batch, _, channels = x.shape
-    return x.at[_batch(batch), _at(indices, size), _channel(channels)].get(mode="fill", fill_value=0)
+    entries = x.at[_batch(batch), _at(indices, size), _channel(channels)]
+    return entries.get(mode="fill", fill_value=0)
 
 
 def _at(indices: Array, size: int) -> Array:

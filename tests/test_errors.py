@@ -788,3 +788,9 @@ def test_an_empty_batch_is_no_error(method):
     x_bar, kernel_bar = transpose(y)
     assert (y.shape, x_bar.shape) == ((0, 4, 4, 6), (0, 6, 5, 4))
     np.testing.assert_array_equal(kernel_bar, np.zeros_like(KERNEL))
+
+
+def test_a_plan_has_a_batch_and_a_dtype_as_conv_has():
+    plan = jconv.plan((0, 6, 5, 4), KERNEL.shape, dtype="float64")
+    assert (plan.forward.why, plan.y_shape) == ("no examples", (0, 4, 4, 6))
+    assert plan.dtype == jnp.zeros((), float).dtype
