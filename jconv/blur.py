@@ -61,6 +61,8 @@ def blur_pool(
     rank = call.pooling.rank
     taps = geometry.whole("taps", taps, least=1)
     strides = geometry.per_axis("stride", stride, rank, least=1)
+    if not x.shape[-1]:
+        raise geometry.wrong("x", "have one or more channels", f"shape {x.shape}")
     choice, x = choice_of(call.x, call.windows)
     # The maximum, what padding makes of it, and what each axis leaves.
     image = choice.image(x, more=4)

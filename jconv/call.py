@@ -76,6 +76,7 @@ def check(
     """The call that shapes and options make; `sized` names the argument that gave the size."""
     rank = geometry.kernel_rank(kernel_shape)
     size, channels = geometry.split_shape("x", x_shape, rank)
+    geometry.require_entries(sized, size, x_shape)
     count = geometry.channel_groups(groups, channels, kernel_shape[-1])
     if kernel_shape[-2] * count != channels:
         raise geometry.wrong(

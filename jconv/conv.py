@@ -141,8 +141,7 @@ def conv_transpose(
     y, kernel = numbers(y=y, kernel=kernel)
     rank = geometry.kernel_rank(kernel.shape)
     out, _ = geometry.split_shape("y", y.shape, rank)
-    if min(out) < 1:
-        raise geometry.wrong("y", "have no empty spatial axis", f"shape {y.shape}")
+    geometry.require_entries("y", out, y.shape)
     if size is None:
         size = geometry.smallest_size(
             out, kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation,

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jconv import geometry
 from jconv.conv import conv
 from jconv.geometry import Ints
-from jconv.operands import array, inexact
+from jconv.operands import array, inexact, number
 
 __all__ = [
     "apply",
@@ -321,13 +321,7 @@ def _gaussian_axes(
 
 def _positive(sigma: object) -> float:
     """A standard deviation, known while JAX traces."""
-    is_text = isinstance(sigma, str | bytes | bool)
-    try:
-        number = None if is_text or np.ndim(sigma) else float(sigma)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = None
-    if number is None:
-        raise geometry.mistyped("sigma", "be a number, or one per spatial axis", sigma)
-    if not 0 < number < math.inf:
+    made = number("sigma", sigma, "be a number, or one per spatial axis")
+    if not 0 < made < math.inf:
         raise geometry.wrong("sigma", "be positive and finite", sigma)
-    return number
+    return made

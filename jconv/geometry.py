@@ -16,6 +16,8 @@ import numpy as np
 WORDS = ("valid", "same", "same_lower", "full", "causal")
 MODES = ("constant", "reflect", "symmetric", "edge", "wrap")
 
+MOST = 2**31  # what no size reaches, and what C's integers hold
+
 Ints = int | Sequence[int]
 Padding = str | int | Sequence[int | Sequence[int]]
 
@@ -140,6 +142,8 @@ def whole(name: str, value: object, *, least: int | None = None, must: str = "be
         raise mistyped(name, must, value) from None
     if least is not None and number < least:
         raise wrong(name, f"be at least {least}", number)
+    if abs(number) >= MOST:
+        raise wrong(name, "be less than 2**31 in size", number)
     return number
 
 
@@ -314,6 +318,12 @@ def split_shape(name: str, shape: Sequence[int], rank: int) -> tuple[tuple[int, 
     if len(shape) < rank + 1:
         raise wrong(name, f"have {rank} spatial axes and a channel axis", f"shape {tuple(shape)}")
     return tuple(shape[len(shape) - rank - 1 : -1]), shape[-1]
+
+
+def require_entries(name: str, size: Sequence[int], shape: Sequence[int]) -> None:
+    """No spatial axis may be empty."""
+    if min(size) < 1:
+        raise wrong(name, "have no empty spatial axis", f"shape {tuple(shape)}")
 
 
 def kernel_rank(shape: Sequence[int]) -> int:

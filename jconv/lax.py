@@ -206,7 +206,8 @@ def conv_transpose(
         dimension_numbers = DEFAULTS[lhs.ndim - 2].split()
     layout = layout_of(lhs.ndim, rhs.shape, dimension_numbers)
     strides = per_axis("strides", strides, lhs.ndim - 2)
-    if geometry.flag("use_consistent_padding", use_consistent_padding) or padding in WORDS[:2]:
+    is_word = isinstance(padding, str) and padding in WORDS[:2]
+    if geometry.flag("use_consistent_padding", use_consistent_padding) or is_word:
         taps = [rhs.shape[axis] for axis in layout.rhs_spec[2:]]
         spacings = dilations("rhs_dilation", rhs_dilation, lhs.ndim - 2)
         padding = transposed_padding(padding, taps, strides, spacings)

@@ -223,7 +223,7 @@ def dtypes_of(operand: Array, preferred: DTypeLike | None) -> tuple[Any, Any]:
     """Of what is summed, and of the result. Bools sum to whether any is true."""
     if preferred is None:
         return (jnp.int32 if _is_bool(operand) else operand.dtype), operand.dtype
-    result = jax.dtypes.canonicalize_dtype(number_dtype("preferred_element_type", preferred))
+    result = number_dtype("preferred_element_type", preferred)
     kind, to = _kind(operand.dtype), _kind(result)
     if to not in _MAY_BECOME[kind] or result.itemsize < operand.dtype.itemsize:
         raise geometry.mistyped(

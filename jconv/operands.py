@@ -58,6 +58,18 @@ def scalar(name: str, value: ArrayLike, dtype) -> ArrayLike:
         raise geometry.wrong(name, f"be a number that {dtype} can hold", value) from None
 
 
+def number(name: str, value: object, must: str = "be a number") -> float:
+    """A real number that is known while JAX traces."""
+    try:
+        made = np.asarray(value)
+    except (TypeError, ValueError):  # traced, or ragged
+        made = np.asarray(None)
+    real = jnp.issubdtype(made.dtype, jnp.integer) or jnp.issubdtype(made.dtype, jnp.floating)
+    if made.ndim or not real:
+        raise geometry.mistyped(name, must, value)
+    return float(made)
+
+
 def _kind(dtype) -> int:
     """Integers, floats, complex numbers: each can hold those before."""
     kinds = (jnp.integer, jnp.floating, jnp.complexfloating)
@@ -65,7 +77,7 @@ def _kind(dtype) -> int:
 
 
 def number_dtype(name: str, dtype: DTypeLike) -> np.dtype:
-    """`dtype` as a dtype of numbers."""
+    """`dtype` as a dtype of numbers; 64 bits are 32 where JAX has no more."""
     try:
         made = jnp.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
     except TypeError:
@@ -74,7 +86,7 @@ def number_dtype(name: str, dtype: DTypeLike) -> np.dtype:
         raise geometry.mistyped(name, "be a dtype", dtype)
     if not jnp.issubdtype(made, jnp.number):
         raise geometry.mistyped(name, "be a dtype of numbers", dtype)
-    return made
+    return jax.dtypes.canonicalize_dtype(made)
 
 
 def inexact(x: Array) -> Array:
@@ -92,5 +104,9 @@ def require_key(key: ArrayLike) -> None:
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
         raise geometry.mistyped("key", "be a JAX key", key)
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape != ():
+    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        expected = jax.eval_shape(jax.random.PRNGKey, 0).shape
+        if shape != expected:
+            raise geometry.wrong("key", f"have shape {expected} where it is raw", f"shape {shape}")
+    elif shape != ():
         raise geometry.wrong("key", "be one JAX key", f"keys of shape {shape}")

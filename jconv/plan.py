@@ -124,7 +124,9 @@ def _face_plan(
 ) -> FacePlan:
     spec, n = call.spec, math.prod(call.batch)
     outputs = kernel_shape[-1]
-    if call.method == "auto":
+    if not n:
+        call, method, why = call._replace(method="shifts"), "shifts", "no examples"
+    elif call.method == "auto":
         rules = list(steps(Problem(face, spec, n, inputs, outputs, dtype), platform))
         method, why = (
             " > ".join(rule.method for rule in rules),

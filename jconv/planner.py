@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jconv.geometry import Spec, Window
+from jconv.geometry import Spec, Window, transposed
 from jconv.rewrites import frame_length
+from jconv.runs import natural
 
 FACES = ("forward", "input_adjoint", "kernel_adjoint")
 
@@ -72,6 +73,12 @@ class Problem(NamedTuple):
         return self.every(lambda w: w.stride == w.input_dilation == 1)
 
     @property
+    def phases(self) -> int:
+        """How many outputs side by side are reached by different taps."""
+        spec = transposed(self.spec) if self.face == "input_adjoint" else self.spec
+        return math.prod(map(natural, spec.windows))
+
+    @property
     def undoes_stride(self) -> bool:
         """Whether it is the input's adjoint of a stride and nothing else."""
         return self.face == "input_adjoint" and self.is_undilated and not self.is_unit_stride
@@ -97,6 +104,8 @@ MOST_TAPS = 240
 MOST_SUMS = 64
 # Outputs of an axis up to which the window of a whole image does no harm.
 SMALL = 16
+# Phases in one loop: 64 compile in a second, 121 in a minute.
+MOST_PHASES = 64
 # Entries of the patches of one row of outputs.
 MOST_ROW = 2**23
 # Entries that folding one image makes of it.
@@ -110,7 +119,7 @@ def _is_pointwise(p: Problem) -> bool:
 def _has_small_groups(p: Problem) -> bool:
     """Groups of so few channels that no matrix product helps."""
     c, m = p.per_group
-    if p.is_dense or c * m > 64:
+    if p.is_dense or c * m > 64 or p.phases > MOST_PHASES:
         return False
     match p.face:
         case "forward":

@@ -18,7 +18,7 @@ from jconv import adjoint, folds, geometry
 from jconv.batches import in_turns
 from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
-from jconv.operands import array, inexact, scalar, wide
+from jconv.operands import array, inexact, number, scalar, wide
 from jconv.padding import crop, grow, padded
 from jconv.placement import placed
 from jconv.pool_options import Call, called
@@ -356,8 +356,7 @@ def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
     x = array(x)
     strides = geometry.window_taps("stride", stride, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(strides))
-    if min(size) < 1:
-        raise geometry.wrong("x", "have no empty spatial axis", f"shape {x.shape}")
+    geometry.require_entries("x", size, x.shape)
     starts = geometry.per_axis("offset", offset, len(strides), least=0)
     for axis, (start, n) in enumerate(zip(starts, size, strict=True)):
         if start >= n:
@@ -384,17 +383,16 @@ def _undrop(windows: Sequence[Window], y: Array) -> Array:
 
 def _temperature(temperature: ArrayLike, dtype) -> Array:
     made = scalar("temperature", temperature, dtype)
-    if isinstance(temperature, int | float | np.number) and not temperature > 0:
+    if isinstance(temperature, int | float | np.number | np.ndarray) and not temperature > 0:
         raise geometry.wrong("temperature", "be positive", temperature)
     return jnp.asarray(made)
 
 
 def _exponent(p: object) -> float:
-    if isinstance(p, bool) or not isinstance(p, int | float | np.number):
-        raise geometry.mistyped("p", "be a number", p)
-    if not p >= 1:
+    made = number("p", p)
+    if not made >= 1:
         raise geometry.wrong("p", "be at least 1", p)
-    return float(p)
+    return made
 
 
 # ---------------------------------------------------------------- evaluation

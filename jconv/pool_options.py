@@ -8,6 +8,7 @@ from jax import Array
 
 from jconv import geometry
 from jconv.geometry import Ints, Padding, Window
+from jconv.operands import number
 from jconv.padding import crop
 from jconv.stages import left, over
 
@@ -87,11 +88,10 @@ def resolved(
 
 
 def _divisor(divisor: object) -> float:
-    if isinstance(divisor, bool) or not isinstance(divisor, int | float | np.number):
-        raise geometry.mistyped("divisor", "be a number or None", divisor)
-    if divisor == 0:
+    made = number("divisor", divisor, "be a number or None")
+    if made == 0:
         raise geometry.wrong("divisor", "not be 0", divisor)
-    return float(divisor)
+    return made
 
 
 def _count(w: Window, out: int, start: int, stop: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from jconv.conv import conv, conv_transpose, kernel_gradient
 from jconv.geometry import Ints, Padding, Window
 from jconv.krylov import largest_eigenvector
 from jconv.matrix import conv_matrix
-from jconv.operands import array, inexact, require_key, wide
+from jconv.operands import array, inexact, number, require_key, wide
 from jconv.placement import placed, zeros
 
 __all__ = ["operator_norm", "singular_values"]
@@ -196,11 +196,10 @@ def operator_norm(
 
 
 def _tolerance(tol: object) -> float:
-    if isinstance(tol, bool) or not isinstance(tol, int | float | np.integer | np.floating):
-        raise geometry.mistyped("tol", "be a number", tol)
-    if not tol > 0:
+    made = number("tol", tol)
+    if not made > 0:
         raise geometry.wrong("tol", "be positive", tol)
-    return float(tol)
+    return made
 
 
 def _triplet(static, kernel: Array, start: Array) -> tuple[Array, Array, Array]:

@@ -58,17 +58,23 @@ def max_unpool(y: ArrayLike, indices: ArrayLike, size: Ints) -> Array:
 
 def _put(size: int, y: Array, indices: Array) -> Array:
     """`[batch, out, c]` to `[batch, size, c]`."""
-    at = jnp.where((indices >= 0) & (indices < size), indices, size)
     batch, _, channels = y.shape
     x = jnp.zeros((batch, size, channels), y.dtype)
-    return x.at[_batch(batch), at, _channel(channels)].set(y, mode="drop")
+    return x.at[_batch(batch), _at(indices, size), _channel(channels)].set(y, mode="drop")
 
 
 def _take(size: int, x: Array, indices: Array) -> Array:
     """What stands at the indices, 0 where one is outside."""
     batch, _, channels = x.shape
-    at = jnp.where((indices >= 0) & (indices < size), indices, size)
-    return x.at[_batch(batch), at, _channel(channels)].get(mode="fill", fill_value=0)
+    entries = x.at[_batch(batch), _at(indices, size), _channel(channels)]
+    return entries.get(mode="fill", fill_value=0)
+
+
+def _at(indices: Array, size: int) -> Array:
+    """The indices, `size` in place of those outside: whatever integers they are, it must fit."""
+    if indices.dtype.itemsize < 4:
+        indices = indices.astype(jnp.int32)
+    return jnp.where((indices >= 0) & (indices < size), indices, size).astype(jnp.int32)
 
 
 def _batch(n: int) -> np.ndarray:

@@ -4,7 +4,7 @@
     place(v, t)     = its adjoint: v back at those positions, zeros elsewhere
     gather_patches(xp) = every view, along new taps axes; overlap_add is its adjoint
 
-`xp` is already dilated and padded, and every step is a slice or a pad: a NaN stays where it is.
+`xp` is already dilated and padded, and every step moves entries: a NaN stays where it is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,8 @@ from jconv import adjoint, geometry
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, scalar
 from jconv.padding import grow, padded, strided, unpadded
-from jconv.placement import placed
+from jconv.placement import placed, zeros
+from jconv.tables import reads
 
 
 @placed("x")
@@ -71,6 +72,7 @@ def _windows_of(x, taps, stride, amounts, dilation, input_dilation, mode, value,
     """The checked windows of `unfold` and what they slide over."""
     taps = geometry.window_taps("taps", taps, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
+    geometry.require_entries("x", size, x.shape)
     geometry.padding_mode(mode)
     made = geometry.windows(
         size,
@@ -182,6 +184,10 @@ def _placed(w: Window, tap: int) -> tuple[int, int, int]:
 
 # ---------------------------------------------------------------- all taps, one axis at a time
 
+# Taps of an axis up to which each is a slice; of more, one table. An eager call compiles every
+# slice: of frames of 400 samples it took a minute.
+MOST_SLICES = 64
+
 
 def gather_patches(windows: Sequence[Window], xp: Array) -> Array:
     """`[*batch, *extent, c]` to `[*batch, *out, *taps, c]`."""
@@ -189,6 +195,10 @@ def gather_patches(windows: Sequence[Window], xp: Array) -> Array:
     lead = xp.ndim - rank - 1
     for axis in reversed(range(rank)):
         w = windows[axis]
+        if w.taps > MOST_SLICES:
+            xp = jnp.take(xp, reads(w.padded()), lead + axis, mode="clip")
+            xp = jnp.moveaxis(xp, lead + axis + 1, lead + rank)
+            continue
         stop = (w.out - 1) * w.stride + 1
         taps = [
             lax.slice_in_dim(xp, w.dilation * t, w.dilation * t + stop, w.stride, lead + axis)
@@ -203,6 +213,11 @@ def overlap_add(windows: Sequence[Window], patches: Array) -> Array:
     rank = len(windows)
     lead = patches.ndim - 2 * rank - 1
     for axis, w in enumerate(windows):
+        if w.taps > MOST_SLICES:
+            rows = jnp.moveaxis(patches, (lead + axis, lead + rank), (0, 1))
+            sums = zeros((w.extent, *rows.shape[2:]), rows.dtype, rows)
+            patches = jnp.moveaxis(sums.at[reads(w.padded())].add(rows), 0, lead + axis)
+            continue
         parts = []
         for t in range(w.taps):
             part = lax.index_in_dim(patches, t, lead + rank, keepdims=False)

@@ -208,6 +208,13 @@ def test_groups_are_never_left_to_xla():
         assert "direct" not in methods(face, layer)
 
 
+@pytest.mark.parametrize(("stride", "unrolled"), [(8, True), (16, False)])
+def test_no_loop_is_unrolled_over_many_phases(stride, unrolled):
+    """Of a loop for each of 256 phases XLA:CPU compiles minutes."""
+    layer = Layer("patches", 1, 8, 8, (64, 64), (stride,) * 2, (stride,) * 2, (0,) * 2, (1,) * 2, 8)
+    assert (methods("input_adjoint", layer) == ["lanes"]) is unrolled
+
+
 def test_kernel_gradients_of_images_are_never_left_to_xla():
     """But of small ones, where it is as fast."""
     images = [

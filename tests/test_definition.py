@@ -1,5 +1,7 @@
 """Values equal the NumPy loops: every face of every method, on every case."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -106,6 +108,16 @@ def test_fold(case):
     patches = dense(shape, "float32", seed=0)
     x = jax.jit(lambda patches: jconv.fold(patches, case.size, **windowing))(patches)
     assert_close(x, definition.fold(patches, case.size, **windowing), "float32", case.terms)
+
+
+def test_patches_of_many_taps_are_exact_and_have_their_adjoint():
+    options = {"stride": 3, "dilation": 2, "padding": [(1, 2), (30, -1)]}
+    x, size, taps = dense((2, 4, 180, 2), "float32", seed=0), (4, 180), (2, 70)
+    unfold = functools.partial(jconv.unfold, taps=taps, **options)
+    patches = unfold(x)
+    assert_same(patches, definition.unfold(x, taps, **options))
+    fold = functools.partial(jconv.fold, size=size, **options)
+    jconv.testing.assert_adjoint(unfold, fold, x, patches)
 
 
 def test_conv_contracts_unfold_with_the_kernel():

@@ -125,7 +125,11 @@ REAL = [
     jconv.adaptive_max_pool, jconv.fractional_max_pool,
 ]  # fmt: skip
 
-SMALL = [(0, ValueError, "be at least 1; got 0"), (-1, ValueError, "be at least 1; got -1")]
+SMALL = [
+    (0, ValueError, "be at least 1; got 0"),
+    (-1, ValueError, "be at least 1; got -1"),
+    (2**31, ValueError, "be less than 2**31 in size; got 2147483648"),
+]
 NO_INTS = [
     (1.0, TypeError, "be an int; got 1.0 of type float"),
     (np.float32(1), TypeError, "be an int; got np.float32(1.0) of type float32"),
@@ -155,6 +159,7 @@ PADDINGS = [
     (True, TypeError, "be one of .* or hold ints; got True of type bool"),
     ((1,), ValueError, "hold one int or (low, high) pair for each of the 2 spatial axes; got (1,)"),
     ((1, 1, 1), ValueError, "hold one int or (low, high) pair for each of the 2 .*; got (1, 1, 1)"),
+    ((1, -(2**99)), ValueError, "be less than 2**31 in size; got -63.*"),
     ((1, 0.5), TypeError, "be an int; got 0.5 of type float"),
     ((("a", 1), 1), TypeError, "be an int; got 'a' of type str"),
     (("same", "same"), TypeError, "be an int; got 'same' of type str"),
@@ -443,13 +448,15 @@ TABLE = [
             (0, ValueError, "not be 0; got 0"),
             ("4", TypeError, "be a number or None; got '4' of type str"),
             (True, TypeError, "be a number or None; got True of type bool"),
+            (np.complex64(4), TypeError, "be a number or None; got np.complex64(4.*"),
+            (np.ones(2), TypeError, "be a number or None; got array(.*"),
         ],
     ),
     ([jconv.logsumexp_pool], "temperature", SCALARS),
     (
         [jconv.logsumexp_pool],
         "temperature",
-        [(t, ValueError, f"be positive; got {t}") for t in (0, -1.0, np.float32(-2))],
+        [(t, ValueError, f"be positive; got {t}") for t in (0, -1.0, np.float32(-2), np.array(-1))],
     ),
     (
         [jconv.lp_pool],
@@ -458,6 +465,7 @@ TABLE = [
             (0.5, ValueError, "be at least 1; got 0.5"),
             (float("nan"), ValueError, "be at least 1; got nan"),
             ("2", TypeError, "be a number; got '2' of type str"),
+            (np.complex64(2), TypeError, "be a number; got np.complex64(2.*"),
             (None, TypeError, "be a number; got None of type NoneType"),
         ],
     ),
@@ -488,6 +496,7 @@ TABLE = [
             (0, TypeError, "be a JAX key; got 0 of type int"),
             (X, TypeError, "be a JAX key; got array(.*) of type ndarray"),
             (jax.random.split(jax.random.key(0)), ValueError, "be one JAX key; got .*shape (2,)"),
+            (np.zeros(3, "uint32"), ValueError, "have shape (2,) where it is raw; got shape (3,)"),
         ],
     ),
     (
@@ -622,7 +631,12 @@ TOGETHER = [
     (jconv.fold, {"stride": 2}, "`patches` must have spatial size (2, 2); got shape .*"),
     (jconv.fold, {"size": (6, 5, 4)}, "`patches` must have .* 3 spatial axes; got .*"),
     (jconv.pad, {"x": X[:, :0], "mode": "edge"}, "`x` must have entries to .*; got size .*"),
+    *(
+        (f, {"x": X[:, :0], "padding": 3}, "`x` must have no empty spatial axis; got shape .*")
+        for f in (jconv.conv, jconv.unfold, *PAIRED)
+    ),
     (jconv.drop, {"x": X[:, :0]}, "`x` must have no empty spatial axis; got shape .*"),
+    (jconv.blur_pool, {"x": X[..., :0]}, "`x` must have one or more channels; got shape .*"),
     *((pool, {"x": X[:, :0]}, "`x` must have entries on .*; got shape .*") for pool in ADAPTIVE),
     (
         jconv.conv, {"x": X.astype(int), "kernel": KERNEL.astype(int), "method": "fourier"},
@@ -748,6 +762,18 @@ def test_other_spellings_mean_the_same(spelled, plain):
     assert_close(actual, definition.conv(X, KERNEL, **plain), "float32", 24)
 
 
+def test_a_number_may_be_an_array_without_axes():
+    pairs = [
+        (jconv.avg_pool(X, 2, divisor=np.array(3.0)), jconv.avg_pool(X, 2, divisor=3)),
+        (jconv.lp_pool(X, 2, jnp.asarray(3)), jconv.lp_pool(X, 2, 3)),
+        (filters.box(np.array(3)), filters.box(3)),
+        (filters.gaussian(np.array(0.5)), filters.gaussian(0.5)),
+    ]
+    for actual, expected in pairs:
+        np.testing.assert_array_equal(actual, expected)
+    testing.assert_agree(jnp.sin, jnp.sin, (X,), terms=np.prod(X.shape), rtol=np.float32(0))
+
+
 def test_a_padding_value_is_of_the_common_dtype():
     x = X.astype("int32")
     with jax.numpy_dtype_promotion("standard"):
@@ -762,3 +788,9 @@ def test_an_empty_batch_is_no_error(method):
     x_bar, kernel_bar = transpose(y)
     assert (y.shape, x_bar.shape) == ((0, 4, 4, 6), (0, 6, 5, 4))
     np.testing.assert_array_equal(kernel_bar, np.zeros_like(KERNEL))
+
+
+def test_a_plan_has_a_batch_and_a_dtype_as_conv_has():
+    plan = jconv.plan((0, 6, 5, 4), KERNEL.shape, dtype="float64")
+    assert (plan.forward.why, plan.y_shape) == ("no examples", (0, 4, 4, 6))
+    assert plan.dtype == jnp.zeros((), float).dtype

@@ -428,3 +428,11 @@ def test_errors_are_of_the_types_that_jax_raises(changes):
         theirs(**RIGHT | changes)
     with pytest.raises(expected.type, match=r"(?s)^`\w+` must .*; got .*\.$"):
         ours(**RIGHT | changes)
+
+
+def test_pairs_of_conv_transpose_may_be_an_array():
+    lhs, rhs = dense((2, 5, 6, 3), "float32", seed=0), dense((3, 2, 3, 4), "float32", seed=1)
+    pairs = np.array([(1, 2), (0, 1)])
+    actual = jconv.lax.conv_transpose(lhs, rhs, (2, 1), pairs)
+    expected = lax.conv_transpose(lhs, rhs, (2, 1), pairs.tolist())
+    assert_close(actual, np.asarray(expected), "float32", terms=18)

@@ -281,6 +281,13 @@ def test_wrong_arguments_raise_what_scipy_raises(name, args, options):
     assert ours or "argument" in str(raised)  # what Python itself refuses
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**50])
+def test_no_window_is_without_end(value):
+    for name, argument in (("uniform_filter", "size"), ("gaussian_filter", "sigma")):
+        with pytest.raises(ValueError, match=f"`{argument}` must be less than .* in size; got"):
+            getattr(ndimage, name)(X, value)
+
+
 @pytest.mark.parametrize("value", ["x", None, [1, "2"], object()])
 def test_what_is_no_array(value):
     with pytest.raises(TypeError, match="`input` must be an array"):

@@ -274,3 +274,10 @@ def test_max_unpool_leaves_out_windows_without_a_winner():
     y, indices = jconv.max_pool(x, case.window, return_indices=True, **case.options)
     unpooled = jconv.max_unpool(y, indices, case.size)
     assert_same(unpooled, definition.max_unpool(y, np.asarray(indices), case.size))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])
+def test_max_unpool_takes_indices_too_narrow_for_the_size(dtype):
+    y, indices = dense((3, 1), "float32", seed=0), np.array([[100], [2], [0]], dtype)
+    actual = jconv.max_unpool(y, indices, (300,))
+    assert_same(actual, definition.max_unpool(y, indices.astype("int32"), (300,)))

@@ -1,18 +1,16 @@
 """What SciPy's arguments mean, and the types of errors that SciPy raises for wrong ones."""
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import geometry
-from jconv.operands import array
+from jconv.operands import array, number
 
 MODES = {
     "reflect": "symmetric",
@@ -42,11 +40,10 @@ def traced(value: object) -> bool:
 
 def real(name: str, value: object) -> float:
     """A Python number, not traced."""
-    if isinstance(value, numbers.Real | np.number | np.ndarray | Array) and not traced(value):
-        made = np.asarray(value)
-        if made.ndim == 0 and np.isrealobj(made):
-            return float(made)
-    raise geometry.mistyped(name, "be a Python number, not traced", value)
+    made = number(name, value, "be a Python number, not traced")
+    if not abs(made) < geometry.MOST:
+        raise geometry.wrong(name, "be less than 2**31 in size", value)
+    return made
 
 
 def each(name: str, value: object, count: int) -> list[Any]:

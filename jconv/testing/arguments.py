@@ -24,13 +24,13 @@ def filled_in(rng, args):
 def check_options(*, rtol, atol, terms, draws=1, order=1):
     counts = {"draws": draws, "order": order} | ({} if terms is None else {"terms": terms})
     for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
             raise TypeError(f"`{name}` must be an integer; got {value!r}.")
         if value < 1:
             raise ValueError(f"`{name}` must be positive; got {value}.")
     limits = {"atol": atol} | ({} if rtol is None else {"rtol": rtol})
     for name, value in limits.items():
-        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
+        if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
             raise TypeError(f"`{name}` must be a number; got {value!r}.")
         if not value >= 0:
             raise ValueError(f"`{name}` must not be negative; got {value}.")
