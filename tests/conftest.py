@@ -1,8 +1,16 @@
+import os
+
 import jax
 import pytest
 from hypothesis import settings
 
 from tests.effort import X64
+
+# Compiling takes most of the time of these tests, and its effort has no say in what they prove.
+# `XLA_FLAGS= python -m pytest` compiles as users do.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 settings.register_profile("strict", deadline=None, derandomize=True, database=None)
 settings.load_profile("strict")
