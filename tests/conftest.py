@@ -1,8 +1,12 @@
+import os
+
 import jax
 import pytest
 from hypothesis import settings
 
-from tests.effort import X64
+from tests.effort import LITTLE_COMPILING, X64
+
+os.environ.setdefault("XLA_FLAGS", LITTLE_COMPILING)
 
 settings.register_profile("strict", deadline=None, derandomize=True, database=None)
 settings.load_profile("strict")
@@ -13,7 +17,6 @@ def strict_jax():
     """Nothing broadcasts or promotes unasked. Doctests keep JAX's defaults."""
     with (
         jax.enable_x64(X64),
-        jax.enable_checks(True),
         jax.numpy_rank_promotion("raise"),
         jax.numpy_dtype_promotion("strict"),
     ):

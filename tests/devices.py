@@ -21,6 +21,7 @@ from jconv import blocks, faces
 from jconv.methods import METHODS, mixed, winograd
 from tests.cases import CONV_CASES, PLANNED_CASES, named
 from tests.compare import assert_close
+from tests.effort import AS_USERS_COMPILE
 from tests.public import PUBLIC
 
 AXES = {"b": "batch", "r": "rows", "c": "channels"}
@@ -280,7 +281,7 @@ def check_no_device_holds_the_whole(kind):
             (3, 3, 4, 4), "float32", sharding=NamedSharding(where, P())
         )
         with jax.set_mesh(where):
-            return jax.jit(with_cotangents(step)).lower(x, kernel).compile()
+            return jax.jit(with_cotangents(step)).lower(x, kernel).compile(AS_USERS_COMPILE)
 
     one, eight = compiled(1, 512), compiled(8, 4096)
     assert "collective-permute" in eight.as_text()

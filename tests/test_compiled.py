@@ -21,6 +21,7 @@ from jconv import geometry
 from jconv.faces import steps
 from jconv.planner import FACES, SMALL, Problem
 from tests.cases import CONV_CASES, each_case
+from tests.effort import AS_USERS_COMPILE
 
 TABLES = Path(experiments.__file__).parent
 # Of the kinds that XLA:CPU is worst at, and of no layer that was tuned for.
@@ -74,7 +75,7 @@ def arguments(shapes):
 
 
 def compiled(function, shapes):
-    return jax.jit(function).lower(*arguments(shapes)).compile()
+    return jax.jit(function).lower(*arguments(shapes)).compile(AS_USERS_COMPILE)
 
 
 @functools.cache

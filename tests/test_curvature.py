@@ -25,7 +25,7 @@ from jconv.testing import assert_rule
 from tests import definition, strategies
 from tests.cases import CONV_CASES, METHODS, conv_case, dense, each_case, named
 from tests.compare import assert_close
-from tests.effort import drawn
+from tests.effort import AS_USERS_COMPILE, drawn
 
 TELLING = (
     "rank 1, no batch axis", "rank 4", "two batch axes", "uncovered tail", "dilation",
@@ -421,7 +421,7 @@ def test_factors_of_a_linear_net_are_its_gauss_newton_matrix(head):
 
 def compiled(f, *shapes):
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    return jax.jit(f).lower(*arguments).compile()
+    return jax.jit(f).lower(*arguments).compile(AS_USERS_COMPILE)
 
 
 @pytest.mark.parametrize(

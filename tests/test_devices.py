@@ -1,7 +1,6 @@
 """On eight devices every public function does what it does on one."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import jconv
+from tests.effort import environment
 from tests.public import PUBLIC
 
 ROOT = Path(__file__).parents[1]
-EIGHT = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 GROUPS = {
     "in_jit": len(PUBLIC) + 1,
     "in_explicit_mode": len(PUBLIC) + 2,
@@ -26,7 +25,7 @@ GROUPS = {
 def test_on_eight_devices(group):
     """The checks of `tests.devices`, each a line of what went wrong."""
     command = [sys.executable, "-W", "error", "-m", "tests.devices", group]
-    run = subprocess.run(command, cwd=ROOT, env=EIGHT, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=ROOT, env=environment(8), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     found = dict(map(json.loads, run.stdout.splitlines()))
     assert not {name: wrong for name, wrong in found.items() if wrong}

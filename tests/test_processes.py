@@ -1,7 +1,6 @@
 """Training in two processes is training in one: the same losses, and each other's checkpoints."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -13,9 +12,9 @@ import pytest
 
 from experiments import train
 from experiments.learning import devices
+from tests.effort import environment
 
 ROOT = Path(__file__).parents[1]
-TWO = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +41,7 @@ def run_in_two(results, *more):
     ]  # fmt: skip
     running = [
         subprocess.Popen(
-            [*command, str(process)], cwd=ROOT, env=TWO, text=True,
+            [*command, str(process)], cwd=ROOT, env=environment(2), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
         for process in range(2)
@@ -81,9 +80,8 @@ def test_rows_on_four_devices_from_where_one_stopped(alone, tmp_path):
     shutil.copytree(alone / "checkpoints", tmp_path / "checkpoints")
     shutil.rmtree(tmp_path / "checkpoints" / "44")
     command = [sys.executable, "-m", "experiments.train", *options(tmp_path)]
-    four = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     more = ["--mesh", "batch=2,rows=2", "--resume"]
-    subprocess.run([*command, *more], cwd=ROOT, env=four, check=True, timeout=300)
+    subprocess.run([*command, *more], cwd=ROOT, env=environment(4), check=True, timeout=300)
     assert_alike(history(tmp_path), history(alone))
 
 
