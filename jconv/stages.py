@@ -75,6 +75,7 @@ def written(x: Array, around: Sequence[tuple[int, int]], fill: float = 0) -> Arr
     lead = x.ndim - len(around) - 1
     ends = [(max(low, 1), max(high, 1), 0) if low or high else (0, 0, 0) for low, high in around]
     ends = ends if any(map(any, ends)) else [(1, 1, 0), *ends[1:]]
+    x = in_vectors(x)
     y = lax.optimization_barrier(grow(x, lead, ends, jnp.asarray(fill, x.dtype)))
     starts = [end - low for (end, _, _), (low, _) in zip(ends, around, strict=True)]
     sizes = [low + n + high for (low, high), n in zip(around, x.shape[lead:-1], strict=True)]
