@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint
 from jconv.extremes import first_best, picked
-from jconv.fusion import finished, kept
+from jconv.fusion import in_vectors, kept
 from jconv.geometry import Window
 from jconv.operands import wide
 from jconv.stages import FEW, few, laid
@@ -132,7 +132,7 @@ def _sum(along: _Axis, x: Array, start: Array, stop: Array, last: Array) -> Arra
         jnp.where(along.laid(start + tap < stop, x), seen, zero)
         for tap, seen in enumerate(along.seen(x, start, stop))
     ]
-    return finished(reduce(jnp.add, parts))
+    return in_vectors(reduce(jnp.add, parts))
 
 
 def _sum_adjoint(along: _Axis, y: Array, *tables: Array) -> Array:
@@ -148,7 +148,7 @@ def _read_back(
         jnp.where(along.laid(tap >= 0, y), along.take(y, place(o, tap)), zero)
         for o, tap in along.readers(*tables)
     ]
-    return finished(reduce(jnp.add, parts))
+    return in_vectors(reduce(jnp.add, parts))
 
 
 def greatest(axis: int, bins: Bins, x: Array, *places: Array) -> list[Array]:
@@ -185,7 +185,7 @@ def _scatter(along: _Axis, won: Array, y: Array, *tables: Array) -> Array:
         )
         for o, tap in along.readers(*tables)
     ]
-    return finished(reduce(jnp.add, parts)).astype(y.dtype)
+    return in_vectors(reduce(jnp.add, parts)).astype(y.dtype)
 
 
 # ---------------------------------------------------------------- long bins

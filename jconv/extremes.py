@@ -26,6 +26,7 @@ from jconv.stages import (
     Windows,
     along,
     blocked_sum,
+    blocks,
     cropped,
     few,
     held,
@@ -245,8 +246,13 @@ def _better(
 
 
 def _tap(chosen: Array) -> Array:
-    """Exact. XLA:CPU would choose again for every entry that reads a choice, but not a root."""
-    return (jnp.sqrt(chosen) - 1).astype(jnp.int8)
+    """Exact. XLA:CPU would choose again for every entry that reads a choice, but not a root.
+
+    Next to 1.5 * 2^23 the last bits of a float32 are an integer; XLA's own conversion saturates,
+    and took as long as the choice.
+    """
+    placed = jnp.sqrt(chosen) + np.float32(1.5 * 2**23 - 1)
+    return lax.bitcast_convert_type(placed, jnp.int32).astype(jnp.int8)
 
 
 def _first(firsts: Sequence[np.ndarray], part: Part, ndim: int) -> Array:
@@ -289,4 +295,4 @@ def _given(stage: Stage, winners: Array, y: Array) -> Array:
         won = won == taps_of(block, won.ndim, winners.dtype)
         return jnp.where(won, shifted(y, windows, block).astype(dtype), zero)
 
-    return blocked_sum(windows, term).astype(y.dtype)
+    return blocked_sum(windows, term, 3 * len(blocks(windows))).astype(y.dtype)

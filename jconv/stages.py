@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.fusion import finished
+from jconv.fusion import in_vectors
 from jconv.geometry import Window
 from jconv.padding import crop, grow
 from jconv.placement import zeros
@@ -75,6 +75,7 @@ def written(x: Array, around: Sequence[tuple[int, int]], fill: float = 0) -> Arr
     lead = x.ndim - len(around) - 1
     ends = [(max(low, 1), max(high, 1), 0) if low or high else (0, 0, 0) for low, high in around]
     ends = ends if any(map(any, ends)) else [(1, 1, 0), *ends[1:]]
+    x = in_vectors(x)
     y = lax.optimization_barrier(grow(x, lead, ends, jnp.asarray(fill, x.dtype)))
     starts = [end - low for (end, _, _), (low, _) in zip(ends, around, strict=True)]
     sizes = [low + n + high for (low, high), n in zip(around, x.shape[lead:-1], strict=True)]
@@ -162,7 +163,8 @@ def swept(
         f(part, *(views(part.read(x), part.windows, fill) for x, fill in arrays)) for part in made
     ]
     if len(made) == 1:
-        return jax.tree.map(finished, results[0])
+        taps = math.prod(w.taps for w in windows)
+        return jax.tree.map(partial(in_vectors, terms=taps), results[0])
     return jax.tree.map(partial(_joined, lead, windows, made), *results)
 
 
@@ -338,9 +340,9 @@ def exists(block: Block, windows: Windows, ndim: int) -> Array:
     return there
 
 
-def blocked_sum(windows: Windows, term: Callable[[Block], Array]) -> Array:
-    """`sum_b term(b)` over the blocks, out of the blocked layout."""
-    total = finished(reduce(jnp.add, map(term, blocks(windows))))
+def blocked_sum(windows: Windows, term: Callable[[Block], Array], terms: int = 1) -> Array:
+    """`sum_b term(b)` over the blocks, out of the blocked layout, `terms` for `in_vectors`."""
+    total = in_vectors(reduce(jnp.add, map(term, blocks(windows))), terms)
     # XLA:CPU would find each entry's place in the blocks by division, were the reshape in the loop.
     total = lax.optimization_barrier(total)
     return uncells(total, windows)

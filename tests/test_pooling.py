@@ -218,6 +218,26 @@ def test_transforms(case, pool):
     assert_agree(product(loss), product(plain_loss))
 
 
+@pytest.mark.parametrize("pool", [jconv.max_pool, jconv.avg_pool, jconv.prod_pool])
+def test_many_channels_are_pooled_as_few(pool):
+    """From 8 channels on a loop is lengthened by a choice, which must be none."""
+    x, y_bar = dense((2, 6, 5, 9), "float32", seed=0), dense((2, 3, 2, 9), "float32", seed=1)
+    x[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+
+    @jax.jit
+    def evaluate(x, y_bar):
+        y, transpose = jax.vjp(lambda x: pool(x, (2, 2)), x)
+        return y, transpose(y_bar)[0]
+
+    def joined(*parts):
+        return jnp.concatenate(parts, -1)
+
+    together = evaluate(x, y_bar)
+    alone = evaluate(x[..., :5], y_bar[..., :5]), evaluate(x[..., 5:], y_bar[..., 5:])
+    for a, b in zip(together, map(joined, *alone), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 def test_winners_under_vmap():
     x = dense((2, 3, 6, 5, 2), "float32", seed=0)
     pool = functools.partial(jconv.max_pool, window=(3, 2), padding=1, return_indices=True)
