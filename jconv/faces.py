@@ -14,7 +14,8 @@ from jconv.blocks import split, sum_blocks
 from jconv.divisions import DIVISIONS
 from jconv.geometry import Spec, transposed
 from jconv.methods import METHODS, lanes
-from jconv.planner import Problem, Rule
+from jconv.planner import Rule
+from jconv.problem import Problem
 from jconv.rewrites import REWRITES
 
 

@@ -14,7 +14,7 @@ from jconv import geometry
 from jconv.call import Call, check
 from jconv.faces import evaluate, steps
 from jconv.operands import number_dtype
-from jconv.planner import FACES, Problem
+from jconv.problem import FACES, Problem
 
 
 @dataclasses.dataclass(frozen=True)

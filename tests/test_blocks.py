@@ -9,7 +9,8 @@ import pytest
 from jconv import blocks, faces
 from jconv.geometry import Spec, Window
 from jconv.methods import mixed, winograd
-from jconv.planner import FACES, Problem, choose
+from jconv.planner import choose
+from jconv.problem import FACES, Problem
 from tests.compare import assert_close
 
 CASES = {
