@@ -180,8 +180,10 @@ def kronecker_factors(
     input_dilation: Ints = 1,
     groups: int = 1,
     flip: bool = False,
+    method: str = "auto",
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
     approximation: str = "expand",
 ) -> KroneckerFactors:
     """The Kronecker factors of a convolution's curvature (KFC, K-FAC).
@@ -207,6 +209,7 @@ def kronecker_factors(
       y_bar: `[*batch, *out, out_channels]`.
       taps: as in `kernel_gradient`.
       approximation: `"expand"` or `"reduce"`.
+      method, custom_vjp: as in `conv`, for options to be shared, but without effect.
       others: as in `conv`.
 
     Returns:
@@ -233,8 +236,8 @@ def kronecker_factors(
     x, y_bar, call = check_paired(
         x, y_bar, taps, stride=stride, padding=padding, padding_mode=padding_mode,
         padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
-        groups=groups, flip=flip, precision=precision,
-        preferred_element_type=preferred_element_type,
+        groups=groups, flip=flip, method=method, precision=precision,
+        preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     if not math.prod(call.batch):
         raise geometry.wrong("x", "hold one or more examples", f"shape {x.shape}")

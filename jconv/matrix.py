@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jconv import geometry
 from jconv.call import check_map
@@ -105,6 +105,10 @@ def conv_matrix(
     input_dilation: Ints = 1,
     groups: int = 1,
     flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
     sparse: bool = False,
 ) -> Any:  # a BCOO where `sparse`, else an Array
     """The matrix that a convolution multiplies by.
@@ -117,6 +121,9 @@ def conv_matrix(
       size: spatial size of `x`, one int per spatial axis, or an int for all.
       stride, padding, padding_mode, dilation, input_dilation, groups, flip: as in `conv`.
       padding_value: only 0; any other value makes the map affine, and no matrix is that.
+      preferred_element_type: the dtype of the matrix.
+      method, precision, custom_vjp: as in `conv`, for options to be shared, but without effect:
+        entries are laid out here, and nothing is multiplied.
       sparse: True keeps the nonzeros alone, and never takes the memory of the dense matrix. Where a
         boundary folds back, an entry may be stored as several that sum to it.
 
@@ -134,10 +141,12 @@ def conv_matrix(
     call = check_map(
         kernel, size, stride=stride, padding=padding, padding_mode=padding_mode,
         padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
-        groups=groups, flip=flip,
+        groups=groups, flip=flip, method=method, precision=precision,
+        preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     if not (isinstance(padding_value, int | float) and padding_value == 0):
         raise geometry.wrong("padding_value", "be 0 for the map to be linear", padding_value)
+    kernel = kernel.astype(call.spec.preferred or kernel.dtype)
     kernel = lax.rev(kernel, range(call.rank)) if flip else kernel
     if geometry.flag("sparse", sparse):
         size = tuple(w.size for w in call.windows)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jconv import adjoint, geometry
 from jconv.call import Call, check_map
@@ -44,6 +44,10 @@ def singular_values(
     input_dilation: Ints = 1,
     groups: int = 1,
     flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
 ) -> Array:
     """All singular values of a convolution, descending.
 
@@ -58,6 +62,7 @@ def singular_values(
       kernel: `[*taps, in // groups, out]`.
       size: spatial size of `x`, one int per spatial axis, or an int for all.
       padding_value: not part of the linear map, so without effect.
+      method, precision, custom_vjp: as in `conv`, for options to be shared, but without effect.
       others: as in `conv`.
 
     Returns:
@@ -77,8 +82,11 @@ def singular_values(
         "stride": stride, "padding": padding, "padding_mode": padding_mode, "dilation": dilation,
         "input_dilation": input_dilation, "groups": groups, "flip": flip,
     }  # fmt: skip
-    call = check_map(kernel, size, padding_value=padding_value, **options)
-    kernel, dtype = _floats(kernel)
+    call = check_map(
+        kernel, size, padding_value=padding_value, method=method, precision=precision,
+        preferred_element_type=preferred_element_type, custom_vjp=custom_vjp, **options,
+    )  # fmt: skip
+    kernel, dtype = _floats(kernel.astype(call.spec.preferred or kernel.dtype))
     if call.mode == "wrap" and all(map(_is_periodic, call.windows)):
         blocks = _frequency_blocks(call, kernel)
     else:
@@ -138,6 +146,10 @@ def operator_norm(
     input_dilation: Ints = 1,
     groups: int = 1,
     flip: bool = False,
+    method: str = "auto",
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    custom_vjp: bool = True,
     key: ArrayLike,
     tol: float = 1e-6,
     max_iterations: int = 2000,
@@ -158,6 +170,7 @@ def operator_norm(
       kernel: `[*taps, in // groups, out]`.
       size: spatial size of `x`, one int per spatial axis, or an int for all.
       padding_value: not part of the linear map, so without effect.
+      custom_vjp: False differentiates the steps of Lanczos as JAX does: forward mode alone.
       key: a JAX key, for the random start.
       tol: the bound above. Below 32 roundings of the dtype it counts as that.
       max_iterations: at most this many products by `A` and `A^H`; then the best so far.
@@ -181,16 +194,22 @@ def operator_norm(
     kernel = array(kernel, name="kernel")
     options = {
         "stride": stride, "padding": padding, "padding_mode": padding_mode, "dilation": dilation,
-        "input_dilation": input_dilation, "groups": groups, "flip": flip,
+        "input_dilation": input_dilation, "groups": groups, "flip": flip, "method": method,
+        "precision": precision,
     }  # fmt: skip
-    call = check_map(kernel, size, padding_value=padding_value, **options)
+    call = check_map(
+        kernel, size, padding_value=padding_value, custom_vjp=custom_vjp,
+        preferred_element_type=preferred_element_type, **options,
+    )  # fmt: skip
     require_key(key)
     max_iterations = geometry.whole("max_iterations", max_iterations, least=1)
-    kernel, dtype = _floats(kernel)
+    kernel, dtype = _floats(kernel.astype(call.spec.preferred or kernel.dtype))
     least = ROUNDINGS * float(jnp.finfo(kernel.dtype).eps)
     static = (tuple(options.items()), max(_tolerance(tol), least), max_iterations)
     shape = (*(w.size for w in call.windows), kernel.shape[-2] * call.spec.groups)
     start = jax.random.normal(key, shape, kernel.dtype) + zeros(shape, kernel.dtype, kernel)
+    if not call.custom_vjp:
+        return _triplet(static, kernel, start)[0].astype(dtype)
     sigma, _, _ = adjoint.pointwise(_triplet, _triplet_adjoint, static, kernel, start)
     return sigma.astype(dtype)
 

@@ -39,6 +39,19 @@ def test_conv_matrix(case):
     assert_close(matrix, expected, "float32", case.terms)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_conv_matrix_takes_all_options_of_conv(sparse):
+    x, kernel = dense((5, 4, 2), "float32", seed=0), dense((3, 2, 2, 3), "float32", seed=1)
+    options = {
+        "padding": "same", "method": "direct", "precision": "highest", "custom_vjp": False,
+        "preferred_element_type": "float64",
+    }  # fmt: skip
+    y = conv_matrix(kernel, (5, 4), **options, sparse=sparse) @ x.astype("float64").ravel()
+    expected = jconv.conv(x, kernel, **options)
+    assert y.dtype == expected.dtype == "float64"
+    np.testing.assert_allclose(y, expected.ravel(), rtol=1e-12)
+
+
 @drawn(6)
 @given(case=strategies.conv_cases(linear=True))
 def test_either_matrix_times_x_is_the_convolution_of_drawn_options(case):

@@ -163,3 +163,23 @@ def test_norm_is_of_the_linear_part_and_in_floats():
     half = operator_norm(kernel.astype("bfloat16"), 5, padding=1, key=KEY)
     assert half.dtype == "bfloat16"
     np.testing.assert_allclose(float(half), exact[0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["direct", "patches", "fourier"])
+def test_norm_by_each_method_and_its_forward_derivative(method):
+    kernel, step = dense((3, 2, 2, 3), "float32", seed=0), dense((3, 2, 2, 3), "float32", seed=1)
+
+    def norm(kernel):
+        return operator_norm(
+            kernel, (5, 4), method=method, precision="highest", preferred_element_type="float64",
+            custom_vjp=False, key=KEY, tol=1e-12,
+        )  # fmt: skip
+
+    value, slope = jax.jit(lambda kernel: jax.jvp(norm, (kernel,), (step,)))(kernel)
+    exact, exact_slope = jax.jvp(
+        lambda kernel: singular_values(kernel, (5, 4), preferred_element_type="float64")[0],
+        (kernel,), (step,),
+    )  # fmt: skip
+    assert value.dtype == exact.dtype == "float64"
+    np.testing.assert_allclose(value, exact, rtol=1e-10)
+    np.testing.assert_allclose(slope, exact_slope, rtol=1e-7)
