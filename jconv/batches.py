@@ -78,9 +78,9 @@ def in_turns(
 
 
 def _turns(f: Callable, static: Any, x: Array, image: Image) -> Turns | None:
-    """None where all images may go at once."""
+    """None where all images may go at once, or have to: an exported batch may be of any size."""
     n = math.prod(x.shape[: image.lead])
-    if n < 2 or n * image.bytes <= BATCH_BYTES:
+    if not isinstance(n, int) or n < 2 or n * image.bytes <= BATCH_BYTES:
         return None
     return Turns(f, static, image.lead, split(n, 1, image.bytes, BATCH_BYTES).images)
 

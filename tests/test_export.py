@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jconv
-from tests.cases import conv_case
+from tests.cases import conv_case, dense
 from tests.compare import assert_close
 from tests.public import each_public
 
@@ -31,6 +31,33 @@ def test_exported_for_all_called_on_one(public):
         assert_close(a, np.asarray(b), "float32", terms=100)
 
     jax.tree.map(check, loaded.call(*arrays), f(*arrays))
+
+
+BATCHES = {
+    "conv": lambda x: jconv.conv(x, KERNEL, padding="same", stride=2, groups=2),
+    "conv_transpose": lambda x: jconv.conv_transpose(x, KERNEL),
+    "kernel_gradient": lambda x: jconv.kernel_gradient(x, x, (3, 3), padding="same"),
+    "unfold": lambda x: jconv.unfold(x, (3, 3)),
+    "max_pool": lambda x: jconv.max_pool(x, 3, stride=2),
+    "avg_pool": lambda x: jconv.avg_pool(x, 3, stride=2),
+    "prod_pool": lambda x: jconv.prod_pool(x, 2),
+    "lp_pool": lambda x: jconv.lp_pool(x, 2, 3),
+    "logsumexp_pool": lambda x: jconv.logsumexp_pool(x, 2),
+    "adaptive_max_pool": lambda x: jconv.adaptive_max_pool(x, (3, 4)),
+    "blur_pool": lambda x: jconv.blur_pool(x, 2, stride=2),
+}
+KERNEL = dense((3, 3, 3, 6), "float32", 0)
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_exported_for_any_batch(name):
+    f = jax.jit(with_cotangents(BATCHES[name]))
+    (batch,) = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(f)(jax.ShapeDtypeStruct((batch, 7, 8, 6), "float32"))
+    for count in (1, 3):
+        x = dense((count, 7, 8, 6), "float32", count)
+        for found, expected in zip(exported.call(x), f(x), strict=True):
+            assert_close(jax.tree.leaves(found)[0], jax.tree.leaves(expected)[0], "float32", 500)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS[1:])
