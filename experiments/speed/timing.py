@@ -8,7 +8,10 @@ from typing import Any
 
 import jax
 
-_SPIN = 0.01  # seconds that idle threads of OpenMP wait for work and take a core
+# Seconds of calls before one is timed. Idle threads of OpenMP wait for work for 10 ms of a core of
+# their own, 40 where they share it, and after a pause as long goes by until those of XLA have found
+# both cores: until then calls took up to three times as long.
+_WARM = 0.06
 
 Functions = Mapping[str, Callable[[], Any]]
 
@@ -37,10 +40,10 @@ def samples(functions: Functions, rounds: int, budget: float = math.inf) -> dict
 
 
 def _turn(function: Callable[[], Any]) -> float:
-    """Seconds of a call, after others for as long as the threads of another library may spin."""
+    """Seconds of a call, after others that warm up."""
     begin = time.perf_counter()
     while True:
         start = time.perf_counter()
         jax.block_until_ready(function())
-        if start - begin >= _SPIN:
+        if start - begin >= _WARM:
             return time.perf_counter() - start
