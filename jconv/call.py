@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry
 from jconv.geometry import Ints, Padding, Spec, Window
 from jconv.methods import METHODS
-from jconv.operands import number_dtype, numbers, scalar
+from jconv.operands import array, number_dtype, numbers, scalar
 from jconv.padding import padded, unpadded
 
 
@@ -114,15 +114,21 @@ def check(
 
 
 def check_map(
-    kernel: Array, size: Ints, *, padding_value: ArrayLike = 0, groups: int = 1, **options: Any
-) -> Call:
-    """The call of one input of this size, and of the linear part of its map: zeros outside."""
+    kernel: ArrayLike, size: Ints, *, padding_value: ArrayLike = 0, groups: int = 1, **options: Any
+) -> tuple[Array, Call]:
+    """The kernel, of the dtype of the result, and the call of one input of this size.
+
+    Of the linear part of its map: zeros outside.
+    """
+    kernel = array(kernel, name="kernel")
     rank = geometry.kernel_rank(kernel.shape)
     size = geometry.per_axis("size", size, rank, least=1)
     scalar("padding_value", padding_value, kernel.dtype)
     channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
     shape = (*size, channels)
-    return check(shape, kernel.shape, kernel.dtype, sized="size", groups=groups, **options)
+    call = check(shape, kernel.shape, kernel.dtype, sized="size", groups=groups, **options)
+    preferred = call.spec.preferred
+    return kernel if preferred is None else kernel.astype(preferred), call
 
 
 def check_paired(

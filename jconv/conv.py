@@ -233,14 +233,7 @@ def _face(face: str, static, a: Array, b: Array) -> Array:
     with jax.numpy_dtype_promotion("standard"):
         common = jnp.result_type(a, b)
     a, b = a.astype(common), b.astype(common)
-    return evaluate(face, spec, _of_batch(a.shape[0], method), a, b)
-
-
-def _of_batch(n: int, method: str) -> str:
-    """Blocks need a batch whose size is known, which an exported one's need not be, and not 0."""
-    if isinstance(n, int):
-        return method if n else "shifts"
-    return "direct" if method == "auto" else method
+    return evaluate(face, spec, method, a, b)
 
 
 def _forward(static, x: Array, kernel: Array) -> Array:

@@ -26,6 +26,7 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     Compiled as one program when called eagerly, since its loops would compile anew at every call;
     within another `jit` it leaves no trace.
     """
+    method = of_batch(a.shape[0], method)
     if method != "auto":
         return _by(face, spec, method, a, b, platform="")
     on_cpu = partial(_auto, face, spec, platform="cpu")
@@ -36,6 +37,13 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     if cpu == default and cpu in METHODS:
         return on_cpu(a, b)
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
+
+
+def of_batch(n: int, method: str) -> str:
+    """Blocks need a batch whose size is known, which an exported one's need not be, and not 0."""
+    if isinstance(n, int):
+        return method if n else "shifts"
+    return "direct" if method == "auto" else method
 
 
 def _auto(face: str, spec: Spec, a: Array, b: Array, *, platform: str) -> Array:

@@ -137,8 +137,7 @@ def conv_matrix(
     Array([[1, 2, 3, 0],
            [0, 1, 2, 3]], dtype=int32)
     """
-    kernel = array(kernel, name="kernel")
-    call = check_map(
+    kernel, call = check_map(
         kernel, size, stride=stride, padding=padding, padding_mode=padding_mode,
         padding_value=padding_value, dilation=dilation, input_dilation=input_dilation,
         groups=groups, flip=flip, method=method, precision=precision,
@@ -146,7 +145,6 @@ def conv_matrix(
     )  # fmt: skip
     if not (isinstance(padding_value, int | float) and padding_value == 0):
         raise geometry.wrong("padding_value", "be 0 for the map to be linear", padding_value)
-    kernel = kernel.astype(call.spec.preferred or kernel.dtype)
     kernel = lax.rev(kernel, range(call.rank)) if flip else kernel
     if geometry.flag("sparse", sparse):
         size = tuple(w.size for w in call.windows)

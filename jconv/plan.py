@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from jconv import geometry
 from jconv.call import Call, check
-from jconv.faces import evaluate, steps
+from jconv.faces import evaluate, of_batch, steps
 from jconv.operands import number_dtype
 from jconv.problem import FACES, Problem
 
@@ -125,7 +125,7 @@ def _face_plan(
     spec, n = call.spec, math.prod(call.batch)
     outputs = kernel_shape[-1]
     if not n:
-        call, method, why = call._replace(method="shifts"), "shifts", "no examples"
+        method, why = of_batch(n, call.method), "no examples"
     elif call.method == "auto":
         rules = list(steps(Problem(face, spec, n, inputs, outputs, dtype), platform))
         method, why = (

@@ -276,7 +276,7 @@ def _has_small_patches(p: Problem) -> bool:
         return False
     is_small = 8 * p.taps * p.inputs <= p.outputs
     is_few = p.taps <= 9 and p.positions <= max(128, p.outputs)
-    size = p.batch * math.prod(w.size for w in p.spec.windows) * p.inputs
+    size = p.batch * math.prod(p.spec.size) * p.inputs
     is_cached = p.inputs < 8 * p.outputs or size < 2**23
     is_short = p.rank == 1 and p.taps <= (8 if p.inputs <= 4 else 5) and is_cached
     return is_small or is_few or is_short

@@ -22,7 +22,7 @@ from jconv.conv import conv, conv_transpose, kernel_gradient
 from jconv.geometry import Ints, Padding, Window
 from jconv.krylov import largest_eigenvector
 from jconv.matrix import conv_matrix
-from jconv.operands import array, inexact, number, require_key, wide
+from jconv.operands import inexact, number, require_key, wide
 from jconv.placement import placed, zeros
 
 __all__ = ["operator_norm", "singular_values"]
@@ -77,16 +77,15 @@ def singular_values(
     >>> singular_values(kernel, 4, padding=[(0, 1)], padding_mode="wrap").round(3) + 0.0
     Array([2.   , 1.414, 1.414, 0.   ], dtype=float32)
     """
-    kernel = array(kernel, name="kernel")
     options = {
         "stride": stride, "padding": padding, "padding_mode": padding_mode, "dilation": dilation,
         "input_dilation": input_dilation, "groups": groups, "flip": flip,
     }  # fmt: skip
-    call = check_map(
+    kernel, call = check_map(
         kernel, size, padding_value=padding_value, method=method, precision=precision,
         preferred_element_type=preferred_element_type, custom_vjp=custom_vjp, **options,
     )  # fmt: skip
-    kernel, dtype = _floats(kernel.astype(call.spec.preferred or kernel.dtype))
+    kernel, dtype = _floats(kernel)
     if call.mode == "wrap" and all(map(_is_periodic, call.windows)):
         blocks = _frequency_blocks(call, kernel)
     else:
@@ -191,19 +190,18 @@ def operator_norm(
     >>> print(f"{sigma:.4f}")
     2.0000
     """
-    kernel = array(kernel, name="kernel")
     options = {
         "stride": stride, "padding": padding, "padding_mode": padding_mode, "dilation": dilation,
         "input_dilation": input_dilation, "groups": groups, "flip": flip, "method": method,
         "precision": precision,
     }  # fmt: skip
-    call = check_map(
+    kernel, call = check_map(
         kernel, size, padding_value=padding_value, custom_vjp=custom_vjp,
         preferred_element_type=preferred_element_type, **options,
     )  # fmt: skip
     require_key(key)
     max_iterations = geometry.whole("max_iterations", max_iterations, least=1)
-    kernel, dtype = _floats(kernel.astype(call.spec.preferred or kernel.dtype))
+    kernel, dtype = _floats(kernel)
     least = ROUNDINGS * float(jnp.finfo(kernel.dtype).eps)
     static = (tuple(options.items()), max(_tolerance(tol), least), max_iterations)
     shape = (*(w.size for w in call.windows), kernel.shape[-2] * call.spec.groups)
