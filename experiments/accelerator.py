@@ -1,14 +1,15 @@
-"""Check every method and face against float64 and time them beside jax.lax, here. (12 minutes)
+"""Check every method on every face against float64 on the device that JAX has here. (3 minutes)
 
-Made for a GPU or a TPU, and runs on a CPU too. First each method computes each face of small layers
-of every kind in `layers.csv`, and is set against float64 NumPy; then the layers are timed in full
-size by `"auto"` and by `jax.lax` with autodiff. What was skipped is listed with the reason.
+Made for a GPU or a TPU, and runs on a CPU too. Each method computes each face of small layers of
+every kind in `layers.csv`, and is set against float64 NumPy. What was skipped is listed with the
+reason. `experiments.compare_layers` and `experiments.compare_steps` take times, there as here.
 """
 
 import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import command_line
-from experiments.speed import bench, convolutions, reference, report, side_by_side, tables
+from experiments.speed import convolutions, reference, side_by_side, tables
 from jconv.methods import METHODS
 
-_PEERS = ("lax",)
 _QUICK = "grouped3x3,wave_k3"
 _TOLERANCE = 1e-4  # of the largest entry, with products in full float32
 
@@ -46,7 +46,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser(__file__, __doc__)
     add = parser.add_argument
     add("--layers", type=Path, default=tables.LAYERS, help="a table of convolutions")
-    return side_by_side.parse(parser, arguments, only=_QUICK)
+    add("--only", metavar="NAME[,NAME]", help="these rows instead of all")
+    return command_line.parse(parser, arguments, only=_QUICK)
 
 
 def checks(layer: tables.Layer) -> Iterator[Check]:
@@ -70,10 +71,6 @@ def _check(layer, face, method, function, arrays, exact) -> Check:
     return Check(layer, face, method, float(error), None)
 
 
-def _case(case: bench.Case) -> bench.Case:
-    return case._replace(programs={name: case.programs[name] for name in ("jconv", *_PEERS)})
-
-
 def summary(found: Sequence[Check]) -> list[str]:
     """A line for each method, then what is wrong, then what was skipped."""
     lines = [f"on {jax.devices()[0].device_kind}, against float64 NumPy:"]
@@ -90,19 +87,16 @@ def summary(found: Sequence[Check]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Checks, measures, then reports."""
+    """Checks, then reports."""
     options = _options(arguments)
     with command_line.refusal():
         rows = side_by_side.selected(tables.read_layers(options.layers), options.only)
-    found = [check for row in tqdm(rows, unit="layer") for check in checks(row)]
+    with ThreadPoolExecutor() as threads:  # most of the time goes into compiling
+        each = tqdm(threads.map(lambda row: list(checks(row)), rows), total=len(rows), unit="layer")
+        found = [check for done in each for check in done]
     text = summary(found)
     print(*text, sep="\n")
     (options.results / "accelerator.txt").write_text("\n".join([*text, ""]))
-    timed = [tables.shrunk(row) for row in rows] if options.quick else rows
-    cases = [_case(case) for row in timed for case in convolutions.cases(row, "auto")]
-    measurements = side_by_side.run(cases, options, _PEERS)
-    summaries = report.summarize("convolution", measurements, _PEERS)
-    side_by_side.conclude("accelerator", measurements, summaries, _PEERS, options)
     if wrong := [str(check) for check in found if check.is_wrong]:
         sys.exit(f"too far from float64: {', '.join(wrong)}")
 

@@ -103,6 +103,7 @@ def _from_groups(a: Array, lead: tuple[int, ...]) -> Array:
 
 def matmul(spec: Spec, a: Array, b: Array, contract, batch=((), ())) -> Array:
     """A product at the asked precision, summed in the accumulator's dtype."""
+    a, b = factors(spec, a, b)
     return lax.dot_general(
         a,
         b,
@@ -110,3 +111,13 @@ def matmul(spec: Spec, a: Array, b: Array, contract, batch=((), ())) -> Array:
         precision=spec.precision,
         preferred_element_type=accumulator(spec, a.dtype),
     )
+
+
+def factors(spec: Spec, a: Array, b: Array) -> tuple[Array, Array]:
+    """`a` and `b` in the dtype that their products are summed in.
+
+    XLA:GPU (jaxlib 0.11.2) sums float32 in float32 whatever is preferred, and gives twice the
+    product of int8 matrices as int32. Half floats it sums in float32 as they are.
+    """
+    acc = accumulator(spec, a.dtype)
+    return (a, b) if acc == jnp.float32 else (a.astype(acc), b.astype(acc))

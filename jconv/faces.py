@@ -27,12 +27,17 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     within another `jit` it leaves no trace.
     """
     method = of_batch(a.shape[0], method)
-    if method != "auto":
-        return _by(face, spec, method, a, b, platform="")
-    on_cpu = partial(_auto, face, spec, platform="cpu")
-    elsewhere = partial(_auto, face, spec, platform="default")
     problem = problem_of(face, spec, a, b)
-    cpu, default = (planner.choose(problem, platform).method for platform in ("cpu", "default"))
+    elsewhere = partial(_auto, face, spec, platform="default")
+    default = planner.choose(problem, "default").method
+    if method != "auto":
+        asked = partial(_by, face, spec, method, platform="")
+        # XLA:GPU ends with an error, or ends the process, where it has no such convolution.
+        if method != "direct" or default == "direct":
+            return asked(a, b)
+        return lax.platform_dependent(a, b, cpu=asked, default=elsewhere)
+    on_cpu = partial(_auto, face, spec, platform="cpu")
+    cpu = planner.choose(problem, "cpu").method
     # The same step may lead to different ends.
     if cpu == default and cpu in METHODS:
         return on_cpu(a, b)

@@ -411,6 +411,7 @@ CPU = (
 )
 
 ACCELERATOR = (
+    Rule("shifts", lambda p: p.is_integer, "NVIDIA's library convolves no integers"),
     Rule("fold", lambda p: p.rank > 3, "XLA has windows of at most three axes there"),
     Rule("direct", lambda p: True, "the vendor's convolution"),
 )

@@ -59,6 +59,10 @@ class Problem(NamedTuple):
         return jnp.issubdtype(self.dtype, jnp.floating)
 
     @property
+    def is_integer(self) -> bool:
+        return jnp.issubdtype(self.dtype, jnp.integer)
+
+    @property
     def is_undilated(self) -> bool:
         return self.every(lambda w: w.dilation == w.input_dilation == 1)
 

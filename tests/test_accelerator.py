@@ -1,7 +1,5 @@
 """The script for accelerators: its reference is the definition, and it sees what is wrong."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -45,15 +43,12 @@ def _run(results):
     accelerator.main(["--quick", "--only", "wave_k3", "--results", str(results)])
 
 
-def test_every_method_is_checked_and_auto_is_timed(tmp_path, capsys):
+def test_every_method_is_checked(tmp_path, capsys):
     _run(tmp_path)
     text = (tmp_path / "accelerator.txt").read_text()
     for method in ("auto", "direct", "patches", "shifts", "toeplitz", "fourier", "winograd"):
         assert f"  {method}: 3 faces, worst error" in text
-    measurements = json.loads((tmp_path / "accelerator.json").read_text())["measurements"]
-    assert len(measurements) == 3
-    assert all({"jconv", "lax", "product"} == set(found["seconds"]) for found in measurements)
-    assert "convolution, lax / jconv: geometric mean" in capsys.readouterr().out
+    assert text in capsys.readouterr().out
 
 
 def test_what_a_method_refuses_is_listed_with_the_reason():

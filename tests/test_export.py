@@ -1,11 +1,15 @@
 """One machine exports for every platform: each public function, saved, loaded and called."""
 
+import re
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 import jconv
-from tests.cases import conv_case, dense
+from experiments.speed.convolutions import lax_conv
+from tests.cases import conv_case, dense, each_case
 from tests.compare import assert_close
 from tests.public import each_public
 
@@ -74,3 +78,46 @@ def test_accelerators_get_convolutions_and_no_loop(taps, groups, platform):
 
     assert program(platform).count("stablehlo.convolution") == 3
     assert "stablehlo.while" not in program(platform)
+
+
+@pytest.mark.parametrize("method", ["auto", "direct"])
+@pytest.mark.parametrize(("rank", "dtype"), [(4, "float32"), (1, "int32")])
+def test_accelerators_get_no_convolution_that_they_lack(rank, dtype, method):
+    """XLA:GPU has none of more than three axes, which ends the process, and none of integers."""
+    case = conv_case("", (5,) * rank, (3,) * rank, (2, 4), groups=2, stride=2, padding="same")
+    found = convolutions(case.faces(method), case, dtype)
+    axes = [numbers.split("]")[0].count(",") - 1 for numbers, _ in found]
+    assert set(axes) == ({3} if dtype == "float32" else set())
+
+
+SAME_AS_LAX = [
+    conv_case("7x7 taps of stride 2", (24, 25), (7, 7), padding=((3, 3), (3, 3)), stride=(2, 2)),
+    conv_case("groups", (6, 8), (3, 2), (4, 8), groups=2, padding=((1, 1), (0, 0)), stride=(1, 2)),
+    conv_case("dilation", (9, 8), (3, 2), padding=((1, 2), (0, 1)), dilation=(2, 1)),
+]
+
+
+@each_case(SAME_AS_LAX, *(case.name for case in SAME_AS_LAX))
+def test_accelerators_get_the_convolutions_of_lax(case):
+    """Libraries have a face for each, which XLA finds by how the convolution is written."""
+
+    def faces(conv):
+        def f(x, kernel, y):
+            value, pull = jax.vjp(lambda x: conv(x, kernel), x)
+            return value, *pull(y)
+
+        return f
+
+    strides = {"stride": (1,) * len(case.taps), "dilation": (1,) * len(case.taps), "groups": 1}
+    options = {**strides, **case.options}
+    ours = convolutions(faces(partial(jconv.conv, **options)), case)
+    assert ours == convolutions(faces(partial(lax_conv, **options)), case)
+
+
+def convolutions(f, case, dtype="float32"):
+    """What each convolution of a GPU's program is, and the operation that makes its kernel."""
+    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in case.shapes]
+    text = jax.export.export(jax.jit(f), platforms=["cuda"])(*arguments).mlir_module()
+    made = dict(re.findall(r"(%\w+) = (stablehlo\.\w+)", text))
+    found = re.findall(r"convolution\((%\w+), (%\w+)\) dim_numbers = (.*?) loc", text)
+    return [(numbers, made.get(kernel)) for _, kernel, numbers in found]

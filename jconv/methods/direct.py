@@ -9,15 +9,18 @@ are the same pairing, seen from each of its sides:
     input_adjoint   y    k    x      stride          input_dilation  dilation       reach - low
     kernel_adjoint  x    y    k      input_dilation  dilation        stride         low
 
-The input adjoint takes the kernel reversed.
+The input adjoint takes the kernel reversed, its two channels in each other's place. A GPU's library
+has a face of its own for each of the three. XLA finds which one is asked for if the reversal comes
+last and the numbers of the axes say the rest: 7x7 taps of stride 2 took 0.42 ms and not 0.12.
 """
 
 import math
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.channels import transposed_kernel
+from jconv.channels import factors
 from jconv.geometry import Spec, spread
 from jconv.padding import crop, grow
 from jconv.placement import whole
@@ -38,6 +41,11 @@ class Pairing(NamedTuple):
     def high(self) -> int:
         """The padding at the end that gives exactly `out`; an uncovered tail is cropped."""
         return self.out_reach + self.rhs_reach + 1 - self.low - spread(self.lhs, self.lhs_dilation)
+
+    @property
+    def even_high(self) -> int:
+        """The same, or as much of a stride more as makes both ends equal: what libraries pad."""
+        return min(max(self.high, self.low), self.high + self.stride - 1)
 
     @property
     def rhs_reach(self) -> int:
@@ -74,8 +82,12 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
         Pairing(w.out, w.taps, w.size, w.stride, w.input_dilation, w.dilation, w.reach - w.low)
         for w in spec.windows
     ]
-    k = transposed_kernel(k, spec.groups)
-    return _convolve(spec, y, k, axes, feature_group_count=spec.groups)
+    *taps, inputs, _ = k.shape
+    if spec.groups > 1:
+        k = jnp.swapaxes(k.reshape(*taps, inputs, spec.groups, -1), -2, -3)
+        k = k.reshape(*taps, spec.groups * inputs, -1)
+    k = lax.rev(k, range(len(axes)))
+    return _convolve(spec, y, k, axes, turned=True, feature_group_count=spec.groups)
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
@@ -92,11 +104,16 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     return k.transpose(*space, batch, channels)
 
 
-def _convolve(spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing], **groups) -> Array:
+def _convolve(
+    spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing], turned: bool = False, **groups
+) -> Array:
+    """A `turned` kernel's channels are `[out, in // groups]`."""
     n = len(axes)
     last = (0, n + 1, *range(1, n + 1))
-    dims = lax.ConvDimensionNumbers(last, (n + 1, n, *range(n)), last)
+    channels = (n, n + 1) if turned else (n + 1, n)
+    dims = lax.ConvDimensionNumbers(last, (*channels, *range(n)), last)
     axes = list(axes)
+    lhs, rhs = factors(spec, lhs, rhs)
     # XLA:CPU would swap the two, and compute that one number at a time.
     is_larger = math.prod(a.rhs for a in axes) > math.prod(a.lhs for a in axes)
     for i, axis in enumerate(axes):
@@ -107,7 +124,7 @@ def _convolve(spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing], **groups)
         whole(lhs, dims.lhs_spec[2:]),
         whole(rhs, dims.rhs_spec[2:]),
         window_strides=[a.stride for a in axes],
-        padding=[(a.low, a.high) for a in axes],
+        padding=[(a.low, a.even_high) for a in axes],
         lhs_dilation=[a.lhs_dilation for a in axes],
         rhs_dilation=[a.rhs_dilation for a in axes],
         dimension_numbers=dims,
