@@ -61,7 +61,7 @@ def linear(plain: Callable, adjoint: Callable, static: Any, a: Array, *indices: 
 
 def selection(
     choose: Callable, gather: Callable, scatter: Callable, static: Any, a: Array, *indices: Array,
-    reverse=True,
+    reverse: bool = True, alone: Callable | None = None,
 ):  # fmt: skip
     """`choose(static, a) -> (values, winners)`: entries of `a`, and integers that say which ones.
 
@@ -71,6 +71,8 @@ def selection(
     A small change of `a` changes no winner. So forward mode gathers the tangent at the winners, and
     the rule, left out where `reverse` is False, scatters the cotangent there; neither
     differentiates the choice.
+
+    Where no winners are wanted, `alone(static, a)` are the values, and None takes their place.
     """
 
     @jax.custom_jvp
@@ -89,12 +91,12 @@ def selection(
 
     @jax.custom_vjp
     def ruled(a, *indices):
-        return chosen(a, *indices)
+        return (alone(static, a, *indices), None) if alone else chosen(a, *indices)
 
     def forward(a, *indices):
         values, winners = chosen(a, *indices)
         type_of_a = lax.slice(a, (0,) * a.ndim, (0,) * a.ndim)
-        return (values, winners), (type_of_a, winners, indices)
+        return (values, None if alone else winners), (type_of_a, winners, indices)
 
     def backward(saved, cotangents):
         type_of_a, winners, indices = saved

@@ -43,10 +43,10 @@ def by_images(f: Callable, static: Any, *arrays: Array, image: Image) -> Any:
 
 def selection(
     choose: Callable, gather: Callable, scatter: Callable, static: Any, x: Array, *,
-    image: Image, reverse: bool,
+    image: Image, reverse: bool, alone: Callable | None = None,
 ):  # fmt: skip
-    """`adjoint.selection` of `choose(static, x)`, `gather(static, x, *winners)` and
-    `scatter(static, y, *winners)`, in turns.
+    """`adjoint.selection` of `choose(static, x)`, `gather(static, x, *winners)`,
+    `scatter(static, y, *winners)` and `alone(static, x)`, in turns.
     """
 
     def gathered(static: Any, winners: tuple[Array, ...], x: Array) -> Array:
@@ -56,7 +56,8 @@ def selection(
         return by_images(scatter, static, y, *winners, image=image)
 
     chosen = partial(by_images, choose, image=image)
-    return adjoint.selection(chosen, gathered, scattered, static, x, reverse=reverse)
+    valued = partial(by_images, alone, image=image) if alone else None
+    return adjoint.selection(chosen, gathered, scattered, static, x, reverse=reverse, alone=valued)
 
 
 def in_turns(

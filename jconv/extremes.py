@@ -9,7 +9,7 @@ where nothing is inside, none does (tap -1).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from jax import Array, lax
 from jconv.batches import Image, by_images, selection
 from jconv.geometry import Window
 from jconv.operands import wide
+from jconv.reductions import per_platform, reduced, serves
 from jconv.stages import (
     FEW,
     Part,
@@ -74,7 +75,7 @@ def extremes(
     x: Array, windows: Sequence[Window], least: bool = False, custom_vjp: bool = True
 ) -> Array:
     """The greatest (or `least`) entry of every window."""
-    y, _ = _selected(x, windows, least, custom_vjp)
+    y, _ = _selected(x, windows, least, custom_vjp, alone=_values)
     return y
 
 
@@ -94,14 +95,20 @@ def winners(
 
 
 def _selected(
-    x: Array, windows: Sequence[Window], least: bool, custom_vjp: bool
+    x: Array,
+    windows: Sequence[Window],
+    least: bool,
+    custom_vjp: bool,
+    alone: Callable | None = None,
 ) -> tuple[Array, Winners]:
     """The best entry of every window, and the taps that won at every stage."""
     choice, x = choice_of(x, windows, least)
     image = choice.image(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return by_images(chosen, choice, x, image=image)
-    return selection(chosen, gathered, scattered, choice, x, image=image, reverse=custom_vjp)
+    return selection(
+        chosen, gathered, scattered, choice, x, image=image, reverse=custom_vjp, alone=alone
+    )
 
 
 def choice_of(x: Array, windows: Sequence[Window], least: bool = False) -> tuple[Choice, Array]:
@@ -182,6 +189,23 @@ def chosen(choice: Choice, x: Array) -> tuple[Array, Winners]:
         x, taps = _best(stage, x)
         won.append(taps)
     return x, tuple(won)
+
+
+def _values(choice: Choice, x: Array) -> Array:
+    """The best entry of every window alone."""
+    if not serves(choice.windows):
+        return _chosen_values(choice, x)
+    return per_platform(_chosen_values, _reduced, choice, x)
+
+
+def _chosen_values(choice: Choice, x: Array) -> Array:
+    values, _ = chosen(choice, x)
+    return values
+
+
+def _reduced(choice: Choice, x: Array) -> Array:
+    best = lax.min if choice.least else lax.max
+    return reduced(choice.windows, best, neutral(x.dtype, choice.least), x)
 
 
 def gathered(choice: Choice, x: Array, *won: Array) -> Array:

@@ -14,14 +14,17 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial, reduce
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
-from jconv.batches import in_turns
+from jconv.batches import Image, by_images, in_turns
 from jconv.fusion import kept
 from jconv.geometry import Window
+from jconv.placement import zeros
+from jconv.reductions import per_platform, serves, serves_adjoint, summed, summed_adjoint
 from jconv.stages import (
     FEW,
     Windows,
@@ -71,14 +74,57 @@ class Fold(NamedTuple):
 
 def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The fold of every window."""
-    static = fold, tuple(windows), custom_vjp
-    holds = held(windows, light=fold.linear)
-    return in_turns(_folded, static, x, rank=len(windows), held=holds, custom_vjp=custom_vjp)
-
-
-def _folded(static: tuple[Fold, Windows, bool], x: Array) -> Array:
-    fold, windows, custom_vjp = static
     x, windows = cropped(x, [tight(w) for w in windows])
+    if fold.linear and custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact):
+        return _sum(windows, x)
+    static, rank = (fold, windows, custom_vjp), len(windows)
+    holds = held(windows, light=fold.linear)
+    return in_turns(_staged, static, x, rank=rank, held=holds, custom_vjp=custom_vjp)
+
+
+def _sum(windows: Windows, x: Array) -> Array:
+    """The sum of every window, whose rule keeps nothing."""
+    lead = x.ndim - len(windows) - 1
+    holds = held(windows, light=True) * math.prod(x.shape[lead:]) * x.dtype.itemsize
+    plain, transposed = (
+        partial(by_images, f, image=Image(lead, holds)) for f in (_summed, _summed_adjoint)
+    )
+    return adjoint.linear(plain, transposed, windows, x)
+
+
+def _summed(windows: Windows, x: Array) -> Array:
+    static = SUM, windows, False
+    if not serves(windows):
+        return _staged(static, x)
+    return per_platform(_staged, _reduced, static, x)
+
+
+def _summed_adjoint(windows: Windows, y: Array) -> Array:
+    static = SUM, windows, True
+    if not serves_adjoint(windows):
+        return _staged_adjoint(static, y)
+    return per_platform(_staged_adjoint, _reduced_adjoint, static, y)
+
+
+def _reduced(static: tuple[Fold, Windows, bool], x: Array) -> Array:
+    return summed(static[1], x)
+
+
+def _reduced_adjoint(static: tuple[Fold, Windows, bool], y: Array) -> Array:
+    return summed_adjoint(static[1], y)
+
+
+def _staged_adjoint(static: tuple[Fold, Windows, bool], y: Array) -> Array:
+    """Adjoint of `_staged`, which is linear."""
+    windows = static[1]
+    shape = (*y.shape[: -len(windows) - 1], *(w.size for w in windows), y.shape[-1])
+    _, transpose = jax.vjp(partial(_staged, static), zeros(shape, y.dtype, y))
+    return transpose(y)[0]
+
+
+def _staged(static: tuple[Fold, Windows, bool], x: Array) -> Array:
+    """The fold stage by stage, each with its rule."""
+    fold, windows, custom_vjp = static
     if few(windows):
         return _stage(fold, windows, x, custom_vjp)
     rank = len(windows)

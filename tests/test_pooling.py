@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import jconv
 from jconv.testing import assert_adjoint, assert_agree, assert_rule
 from tests import definition, strategies
-from tests.cases import POOL_CASES, dense, each_case, named
+from tests.cases import POOL_CASES, dense, each_case, named, pool_case
 from tests.compare import assert_close, assert_same
 from tests.effort import drawn
 
@@ -160,6 +160,48 @@ def test_sum_pool(case):
 def test_averages_keep_the_dtype(case, dtype):
     assert_avg_pool(case, {}, dtype)
     assert_average(case, jconv.sum_pool, definition.sum_pool, definition.sum_pool_gradient, dtype)
+
+
+# On accelerators, whose way a CPU can compute too
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Computes what is left to platforms other than a CPU."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *a, cpu, default: default(*a))
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+UNEVEN = pool_case("uneven", (7, 6), (3, 2), stride=1, padding=((1, 2), (0, 1)), dilation=(2, 1))
+each_elsewhere = each_case([*POOL_CASES, UNEVEN], *RULED, "windows of only padding", "uneven")
+
+
+@each_extreme
+@each_elsewhere
+def test_winners_elsewhere(case, kind, elsewhere):
+    x = dense(case.shape, "float32", seed=0)
+    assert_winners(case, kind, x)
+    x[np.random.default_rng(1).random(x.shape) < 0.3] = np.nan
+    assert_winners(case, kind, x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@each_elsewhere
+def test_averages_elsewhere(case, dtype, elsewhere):
+    assert_avg_pool(case, {}, dtype)
+    assert_average(case, jconv.sum_pool, definition.sum_pool, definition.sum_pool_gradient, dtype)
+
+
+@pytest.mark.parametrize("pool", [jconv.max_pool, jconv.avg_pool])
+def test_accelerators_reduce_windows_at_once(pool):
+    x = jax.ShapeDtypeStruct((2, 9, 8, 3), "float32")
+    f = jax.jit(lambda x: pool(x, (3, 3), stride=1, padding=1))
+    program = jax.export.export(f, platforms=["cuda"])(x).mlir_module()
+    assert "stablehlo.reduce_window" in program
+    assert "stablehlo.pad" not in program
+    assert "stablehlo.reduce_window" not in f.lower(x).as_text()
 
 
 # Rules
