@@ -93,6 +93,7 @@ def test_accelerators_get_no_convolution_that_they_lack(rank, dtype, method):
 SAME_AS_LAX = [
     conv_case("7x7 taps of stride 2", (24, 25), (7, 7), padding=((3, 3), (3, 3)), stride=(2, 2)),
     conv_case("groups", (6, 8), (3, 2), (4, 8), groups=2, padding=((1, 1), (0, 0)), stride=(1, 2)),
+    conv_case("stride beyond the taps", (13,), (2,), padding=((0, 0),), stride=(4,)),
     conv_case("dilation", (9, 8), (3, 2), padding=((1, 2), (0, 1)), dilation=(2, 1)),
 ]
 
