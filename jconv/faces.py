@@ -78,7 +78,7 @@ def _in_batches(
 ) -> Array:
     """`whole(a, b)`, a few examples at a time where scratch as large as they are is too much."""
     outputs = b.shape[-1] * math.prod(spec.out)
-    copies = -(-spec.taps[0] // spec.windows[0].stride) if method == "fold" else 1
+    copies = {"fold": -(-spec.taps[0] // spec.windows[0].stride), "phases": 2}.get(method, 1)
     inputs = copies * problem_of(face, spec, a, b).inputs * math.prod(spec.size)
     blocks = split(len(a), 1, (inputs + outputs) * a.dtype.itemsize, BATCH_BYTES)
     if blocks.steps == 1:

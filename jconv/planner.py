@@ -78,11 +78,18 @@ def _has_few_channels(p: Problem) -> bool:
         return False
     if p.face == "kernel_adjoint":
         rows = p.spec.out[-1] >= 64 and p.every(lambda w: w.input_dilation == 1)
-        return rows and c == 1 and m <= 4 and p.spec.taps[-1] <= MOST_SUMS
-    if p.face == "input_adjoint" and not (p.is_unit_stride and (m > 4 or c <= 4)):
-        return False  # `kn2row` takes many outputs to few inputs
+        # In 1D XLA's own is fast: 16 taps, 1 -> 4 channels on 4x16000, take 0.28 ms and 0.20.
+        few = m <= 4 and p.spec.taps[-1] <= MOST_SUMS if p.rank > 1 else m == 1 and p.taps <= 8
+        return rows and c == 1 and few
+    if p.face == "input_adjoint":
+        # `kn2row` takes many outputs to few inputs, and long taps: 3 -> 4 channels of 16 taps on
+        # 4x16000 take 1.4 ms, and as they are 0.7.
+        many = (c > 4 >= m) or (p.rank == 1 and pairs > 1 and p.taps * pairs > 100)
+        if many or not p.is_unit_stride:
+            return False
     if pairs <= 16 and c <= 4:
-        most = MOST_TAPS if c == 1 else 160
+        # 48 taps, 1 -> 16 channels on 4x16000, take 0.85 ms and 0.57 as they are, 16 0.16 and 0.40.
+        most = 160 if c > 1 else min(400 // m, MOST_TAPS) if p.rank == 1 else MOST_TAPS
     elif c == 1 and m > 16 and p.positions >= 2**15:
         most = 800 // m  # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5
     else:
@@ -107,13 +114,27 @@ def _has_few_inputs(p: Problem) -> bool:
         and p.is_dense
         and p.inputs <= 4
         and p.is_unit_stride
-        and p.taps <= 64
+        and p.taps * max(p.inputs, 2) <= 128  # 64 taps, 4 -> 4 channels: 5.4 ms instead of 2.2
     )
 
 
 def _has_few_rows(p: Problem) -> bool:
-    """Inputs so few that what all taps see of them makes one small matrix."""
-    return p.face == "kernel_adjoint" and p.is_dense and p.inputs <= 4 and 1 < p.taps <= 64
+    """Inputs so few that what all taps see of them makes one small matrix.
+
+    In 1D one that is small indeed, or is read by many outputs: 16 taps of stride 8, 4 -> 32
+    channels, take 0.36 ms on 64x1000 and XLA's own 0.17, on 4000 samples 0.05 and 0.12.
+    """
+    if p.face != "kernel_adjoint" or not p.is_dense or p.inputs > 4 or not 1 < p.taps <= 64:
+        return False
+    if p.rank > 1:
+        return not _is_few_to_few(p)
+    is_small = p.positions <= 2048 or p.taps * p.inputs <= 8
+    return is_small or (p.outputs >= 64 and p.taps < 64)
+
+
+def _is_few_to_few(p: Problem) -> bool:
+    """Too few outputs for that, too: 3x3 taps, 4 -> 4 channels on 16x64x65: 0.58 and 0.42 ms."""
+    return p.rank == 2 and 1 < p.inputs <= 4 and p.outputs <= 8
 
 
 def _is_long(p: Problem) -> bool:
@@ -144,19 +165,31 @@ def _is_volume(p: Problem) -> bool:
 
 
 def _is_half_tiled(p: Problem) -> bool:
-    """The kernel's adjoint of 4 or 5 rows, or of 3 and few channels or positions: Winograd along
-    one axis."""
+    """The kernel's adjoint of 3 to 5 rows, of 3x3 of few channels or positions: Winograd along
+    one axis.
+
+    3x2 taps, 32 -> 16 channels on 8x64x67, take 1.1 ms instead of 2.5.
+    """
     if p.face != "kernel_adjoint" or not (p.is_dense and p.is_real and p.rank == 2):
         return False
     if not (p.is_unit_stride and p.is_undilated):
         return False
     least, most = sorted((p.inputs, p.outputs))
     if p.spec.taps != (3, 3):
-        return p.inputs >= 8 and p.spec.taps[0] in (4, 5) and p.positions >= 1024
+        fits = p.spec.taps[0] in (3, 4) or (p.spec.taps[0] == 5 and not _widens(p))
+        return p.inputs >= 8 and p.positions >= 1024 and fits
     # 256 -> 256 on 14x14 take 0.5 ms instead of 0.7; larger kernels' tiles leave no room in 32 MiB.
     is_short = p.positions < min(_fewest_tiled(p), 1024) and least * most <= 2**18
     is_thin = least < 32 and least * most >= 144
     return least >= 8 and (is_thin or (least <= 3 * p.positions and is_short))
+
+
+def _widens(p: Problem) -> bool:
+    """Few inputs to many outputs, which alone keep both threads of XLA:CPU's own busy.
+
+    5x5 taps, 16 -> 128 channels on 8x28x29, take 2.4 ms by half tiles and 1.8 folded.
+    """
+    return p.outputs >= 8 * p.inputs
 
 
 def _is_light(p: Problem) -> bool:
@@ -166,8 +199,10 @@ def _is_light(p: Problem) -> bool:
     """
     most = 2**24 if p.taps <= 9 else 2**25
     is_small = p.rank == 2 and p.products < most and p.every(lambda w: w.out <= SMALL)
-    if p.face != "kernel_adjoint" or not (p.is_dense and is_small):
+    if p.face != "kernel_adjoint" or not p.is_dense:
         return False
+    if not is_small:
+        return _is_few_to_few(p)
     least = min(p.inputs, p.outputs)
     if p.batch == 1:
         return 32 <= p.inputs <= p.outputs and not p.is_unit_stride and p.taps <= 9
@@ -208,6 +243,8 @@ def _leaves_a_thread(p: Problem) -> bool:
     It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
     cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well. Sums
     of few terms are not worth it: 3x3 taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7.
+    Nor are short calls, of which one in three goes without the second thread: 8 to 96 channels on
+    8x33x34 take 0.55, folded 0.45 or 0.7.
     """
     inputs, outputs = p.ends
     return (
@@ -215,7 +252,7 @@ def _leaves_a_thread(p: Problem) -> bool:
         and p.is_dense
         and p.taps * inputs >= 64
         and outputs < (256 if p.taps * inputs < 1024 else 128)
-        and p.products >= 2**25
+        and p.products >= 2**26
     )
 
 
@@ -238,31 +275,43 @@ def _is_folded(p: Problem) -> bool:
         # 7x7 taps of 48 -> 48 channels on 8x27x27 take 9.6 ms by patches and 5.1 folded.
         copies = p.spec.taps[0] * math.prod(p.spec.out) * p.inputs
         is_simple = p.is_unit_stride and p.is_undilated and copies <= MOST_COPIES
-        is_long = is_simple and p.inputs >= 16 and max(p.spec.taps) >= 6
+        is_long = is_simple and p.inputs >= 8 and (max(p.spec.taps) >= 6 or _widens(p))
         return is_long or (is_image and p.spec.taps[0] >= 5)
     if p.face == "input_adjoint" and not p.is_unit_stride:
         return is_image and p.every(lambda w: w.stride <= 2)
-    # 80 -> 24 channels with stride 2 on 32x28x28 take 2.0 ms folded and 1.5 as they are.
-    widens = p.is_unit_stride or p.inputs <= 2 * p.outputs
-    return widens and p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)
+    # 3x3 taps of stride 2, 64 -> 32 channels on 8x96x97, take 5.3 ms folded and 3.6 as they are, to
+    # 64 on 8x57x57 1.7 and 2.8; larger copies cost what they gain, 32 -> 64 on 8x96x97.
+    overlap = p.spec.taps[0] / p.spec.windows[0].stride
+    copies = p.batch * math.prod(p.spec.size) * p.inputs * overlap
+    pays = p.is_unit_stride or (p.inputs <= p.outputs and copies <= 3 * 2**20)
+    return pays and p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)
 
 
 def _is_strided(p: Problem) -> bool:
-    """A stride whose phases fill up the taps well, and products enough to pay for them.
+    """A stride whose phases fill up the taps, or nearly so with few channels on one side.
 
     9 taps of stride 4, 3 -> 32 channels on 2000 samples, take 0.08 ms by phases and 0.04 as they
-    are; 5x5 taps of stride 2, 40 -> 160 on 16x14x14, filled up to 6x6, 2.1 and 1.0.
+    are; 5x5 taps of stride 2, 128 -> 96 on 16x20x22, filled up to 6x6, 4.8, as they are 4.0, and
+    3.2 by each phase; 24 -> 64 on 56x58 0.4 and 0.6; 3x3 of 26 -> 4 on 8x33x35, 0.12 and 0.29.
     """
     if not p.undoes_stride or p.products < 2**20:
         return False
     filled = math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
-    is_large = p.positions >= 512 and p.outputs < 128
-    return filled == p.taps or (2 * filled <= 3 * p.taps and (p.rank == 1 or is_large))
+    nearly = 2 * filled <= 3 * p.taps
+    if p.rank == 1:
+        return filled == p.taps or (nearly and p.outputs < 128)
+    is_light = p.positions >= 512 and p.inputs <= 32 and p.outputs <= 64
+    return filled == p.taps or p.outputs <= 16 or (nearly and is_light)
 
 
 def _is_apart(p: Problem) -> bool:
-    """Windows next to each other, which share no input."""
-    return p.is_dense and p.is_undilated and p.taps > 1 and p.every(lambda w: w.taps == w.stride)
+    """Windows next to each other, which share no input.
+
+    4x4 taps, 32 -> 16 channels on 8x57x57, take 0.27 ms forward, and 0.20 as they are.
+    """
+    next_to_each_other = p.taps > 1 and p.every(lambda w: w.taps == w.stride)
+    is_large = p.face != "forward" or p.products >= 2**25
+    return p.is_dense and p.is_undilated and next_to_each_other and is_large
 
 
 def _has_small_patches(p: Problem) -> bool:
@@ -283,13 +332,17 @@ def _has_small_patches(p: Problem) -> bool:
 
 
 def _has_phases(p: Problem) -> bool:
-    """A stride whose phases have taps each, too few to fill a convolution of them all."""
-    return (
-        p.is_dense
-        and p.undoes_stride
-        and p.inputs >= max(16, p.outputs)
-        and p.every(lambda w: w.taps >= w.stride and w.out >= 14)
-    )
+    """A stride whose phases have taps each, too few to fill a convolution of them all.
+
+    More taps than outputs XLA:CPU turns round: 7x7 with stride 3, 64 -> 64 channels on 16x14x16,
+    take 1.5 ms by phases and 17 as they are.
+    """
+    if not (p.is_dense and p.undoes_stride and p.every(lambda w: w.taps >= w.stride)):
+        return False
+    narrows = p.inputs >= max(16, p.outputs)
+    least = 14 if p.taps <= 9 else 8
+    is_turned_round = p.rank > 1 and p.every(lambda w: w.taps > w.out)
+    return is_turned_round or (narrows and p.every(lambda w: w.out >= least))
 
 
 def _is_tiled(p: Problem) -> bool:
@@ -336,9 +389,11 @@ def _is_line(p: Problem) -> bool:
 
 
 def _has_few_positions(p: Problem) -> bool:
-    return (
-        p.face != "kernel_adjoint" and p.is_dense and p.is_unit_stride and p.positions <= p.inputs
-    )
+    """Fewer than channels, of which many: 3x3 taps on 7x8 from 512 to 64 take 0.25 ms and 0.19."""
+    if p.face == "kernel_adjoint" or not (p.is_dense and p.is_unit_stride):
+        return False
+    is_wide = p.outputs >= 128 if p.face == "forward" else p.positions <= 2 * p.outputs
+    return p.positions <= p.inputs and is_wide
 
 
 def _is_funnel(p: Problem) -> bool:

@@ -28,9 +28,8 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
     first = spec.windows[0]
     taps, outputs = math.prod(spec.taps), k.shape[-1]
     inner = math.prod(w.extent for w in spec.windows[1:])
-    blocks = split(
-        x.shape[0], first.out, taps * outputs * inner * accumulator(spec, x.dtype).itemsize
-    )
+    entries = (taps * outputs + x.shape[-1]) * inner
+    blocks = split(x.shape[0], first.out, entries * accumulator(spec, x.dtype).itemsize)
     read = _reader(spec, x, blocks, first.reach)
     flat = lax.optimization_barrier(jnp.moveaxis(k, -1, -2).reshape(taps * outputs, -1))
 
