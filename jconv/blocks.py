@@ -89,8 +89,10 @@ def split(
 ) -> Blocks:
     """The fewest equal blocks of `n` images of `rows` rows that need about `budget` bytes each.
 
-    A budget of `least` bytes if that is more.
+    A budget of `least` bytes if that is more. Of an unknown number, exported, every image by itself.
     """
+    if not isinstance(n, int):
+        return split(1, rows, row_bytes, budget, least)._replace(n=n)
     budget = max(BLOCK_BYTES if budget is None else budget, least)
     if rows * row_bytes >= budget:
         most = max(budget // max(row_bytes, 1), 1)

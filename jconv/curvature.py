@@ -332,7 +332,7 @@ def _norms_adjoint(static: tuple[each.Static, bool], x: Array, y: Array, norms: 
 
 
 def _expanded(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
-    n, positions = len(y), math.prod(spec.out)
+    n, positions = y.shape[0], math.prod(spec.out)
     blocks, rows = planar_rows(spec, x)
 
     # Checkpointed, or a derivative would keep the patches of every block.
@@ -349,7 +349,7 @@ def _expanded(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
 
 
 def _reduced(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
-    n, positions = len(y), math.prod(spec.out)
+    n, positions = y.shape[0], math.prod(spec.out)
     exact = replace(spec, preferred=accumulator(spec, x.dtype))
     form = each.prepared(exact, "auto", x, spec.groups)
     ones = jnp.ones((*y.shape[:-1], spec.groups), x.dtype)
@@ -361,7 +361,7 @@ def _reduced(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
 
 def _by_group(spec: Spec, a: Array) -> Array:
     """`[n, groups * m]` to `[groups, n, m]`."""
-    return jnp.moveaxis(a.reshape(len(a), spec.groups, -1), 1, 0)
+    return jnp.moveaxis(a.reshape(a.shape[0], spec.groups, -1), 1, 0)
 
 
 def _moment(spec: Spec, rows: Array) -> Array:

@@ -50,7 +50,9 @@ def prepared(spec: Spec, method: str, x: Array, outputs: int, written: bool = Tr
     read = math.prod(x.shape[1:]) + math.prod(spec.out) * outputs
     fit = partial(fitting, x.dtype.itemsize)
     all_at_once = min(fit(copied, 4), fit(copied - kernel if written else copied + kernel, 1.75))
-    together = len(x) if len(x) <= all_at_once else fit(read + copied + kernel, 1.5)
+    n = x.shape[0]
+    is_little = isinstance(n, int) and n <= all_at_once
+    together = n if is_little else fit(read + copied + kernel, 1.5)
     if method != "auto" or not together:
         return Static(spec, "patches" if method == "auto" else method, 1)
     return Static(spec, "patches", together, product)
@@ -90,8 +92,10 @@ def output_of(static: Static, x: Array, k: Array) -> Array:
 
 
 def map_examples(static: Static, f: Callable, *arrays: Array):
-    """`f` of every example, a few at a time."""
-    count, most = len(arrays[0]), static.together
+    """`f` of every example, a few at a time; one, where they are exported for any number."""
+    count, most = arrays[0].shape[0], static.together
+    if not isinstance(count, int):
+        count = most = 1
     # Equal steps where there are: a rest is a program of its own, put together by a copy of all.
     equal = [d for d in range(most // 2 + 1, min(most, count) + 1) if count % d == 0]
     together = max(equal, default=min(most, count))

@@ -1,8 +1,7 @@
-"""The kernel's gradient of one example as one product, by whichever of four takes the least time.
+"""The kernel's gradient of one example as one product, by whichever of three takes the least time.
 
     of_x        patches of `x`, in rows of positions
     of_y        patches of `y`, likewise
-    by_halves   patches of either, along some axes each
     by_columns  patches of `x`, channels last as they lie
 
 A few examples share a batched product of small matrices: how fast that is depends on their shapes,
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.channels import by_group, matmul, transposed_kernel
-from jconv.geometry import Spec, Window, transposed
+from jconv.geometry import Spec, transposed
 from jconv.methods.patches import kernel_of_each, planar, sharing
 from jconv.padding import embed, grow
 from jconv.windows import gather_patches
@@ -25,29 +24,29 @@ from jconv.windows import gather_patches
 # Outputs from which the product of columns is worth trying: of 96 channels, 3x3 taps in 7x7 take
 # 2.8 ms so and 4.9 in rows.
 MANY = 96
-# Entries copied of an example from which Eigen falls behind: 64 to 128 channels in 20x20 take 13.5
-# ms by halves, 13.6 by columns and 11.9 in rows.
+# Entries copied of an example from which Eigen falls behind: 64 to 128 channels in 20x20 take 13.6
+# ms by columns and 11.9 in rows.
 MOST = 180_000
-# Inputs up to which neighbours share patches, and columns of the product. 4 to 64 channels in 16x16
-# take 0.5 ms one by one and 0.6 in pairs.
-FEW, WIDE = 3, 128
+# Outputs side by side that may share a patch.
+SHARED = 4
+# Entries that XLA:CPU sums at once: of more, it computes products again and again.
+SUMMED = 2**15
 
 
 class Work(NamedTuple):
-    """What a product does of one example: entries that it copies, multiply-adds, and in Eigen."""
+    """What a product does of one example: entries that it copies, multiply-adds, how many of these
+    take the time of a copy, and what takes the time of how many copies besides.
+    """
 
     copied: int
     products: int
-    eigen: bool
+    rate: int
+    besides: int
 
     @property
     def time(self) -> float:
-        """In copies of an entry. XLA:CPU leaves to Eigen what reads both sides across.
-
-        Eigen is the faster once it runs. Fitted to 64 examples of each of 84 layers: the product
-        named takes 2 % longer than the fastest on average, and up to 16 %.
-        """
-        return self.copied + (self.products / 25 + 30_000 if self.eigen else self.products / 12)
+        """In copies of an entry; fitted to 64 examples of each of 80 layers."""
+        return self.copied + self.products / self.rate + self.besides
 
 
 def fastest(spec: Spec, inputs: int, outputs: int) -> tuple[str, int]:
@@ -59,28 +58,28 @@ def fastest(spec: Spec, inputs: int, outputs: int) -> tuple[str, int]:
 
 def _works(spec: Spec, inputs: int, outputs: int) -> dict[str, Work]:
     """Of each product that serves; a result that it turns is copied, too."""
-    taps, first = math.prod(spec.taps), spec.windows[0]
-    size, out = math.prod(spec.size), math.prod(spec.out)
-    kernel = taps * inputs // spec.groups * outputs
-    copied = _copied(spec, inputs)
-    work = {"of_x": _work_of_x(spec, inputs, outputs)}
-    if size <= 2 * out:  # else the product sums over too many positions
+    kernel = math.prod(spec.taps) * inputs // spec.groups * outputs
+    out, copied = math.prod(spec.out), _copied(spec, inputs)
+    works = {"of_x": _work_of_x(spec, inputs, outputs)}
+    if math.prod(spec.size) <= 2 * out:  # else the product sums over too many positions
         of_y = _work_of_x(transposed(spec), outputs, inputs)
-        work["of_y"] = of_y._replace(copied=of_y.copied + kernel)
-    if spec.groups == 1 and outputs >= MANY:
-        work["by_columns"] = Work(copied, out * kernel, True)
-    if spec.groups == first.stride == 1 and first.taps > 1:
-        rows = out // first.out * first.extent
-        copied = rows * (taps // first.taps * inputs + first.taps * outputs) + kernel
-        work["by_halves"] = Work(copied, rows * kernel, True)
-    return {name: w for name, w in work.items() if not w.eigen or w.copied <= MOST}
+        works["of_y"] = of_y._replace(copied=of_y.copied + kernel)
+    if spec.groups == 1 and outputs >= MANY and copied <= MOST:
+        # XLA:CPU leaves to Eigen what reads both sides across.
+        works["by_columns"] = Work(copied, out * kernel, 25, 30_000)
+    return works
 
 
 def _work_of_x(spec: Spec, inputs: int, outputs: int) -> Work:
-    many = neighbours(spec, inputs, outputs)
+    return _work_of_shared(spec, inputs, outputs, neighbours(spec, inputs, outputs))
+
+
+def _work_of_shared(spec: Spec, inputs: int, outputs: int, many: int) -> Work:
     spec = sharing(spec, many)
-    products = math.prod((*spec.out, *spec.taps, many, inputs // spec.groups, outputs))
-    return Work(_copied(spec, inputs), products, False)
+    kernel = math.prod((*spec.taps, many, inputs // spec.groups, outputs))
+    bands, _ = _bands_and_parts(spec, inputs, many * outputs)
+    rate = 33 if bands > 1 else 16
+    return Work(_copied(spec, inputs), math.prod(spec.out) * kernel, rate, kernel)
 
 
 def _copied(spec: Spec, inputs: int) -> int:
@@ -90,57 +89,54 @@ def _copied(spec: Spec, inputs: int) -> int:
 
 
 def _of_x(spec: Spec, x: Array, y: Array) -> Array:
-    """Patches of `x` in rows of positions; of few inputs, one for several neighbouring outputs.
+    """Patches of `x` in rows of positions, one for several neighbouring outputs, in two bands.
 
-    Neighbours share most of their patches, so that there is less to copy, and the product has more
-    columns: 3x3 taps of 3 to 64 channels in 32x32 take 1.9 ms one by one, 1.3 in pairs.
+    XLA:CPU computes a batch of small products on one thread, but sums of two on both: of 64
+    examples, 196 by 144 by 32 take 0.51 ms in one and 0.31 in two bands of rows.
     """
     many = neighbours(spec, x.shape[-1], y.shape[-1])
-    wider = sharing(spec, many)
-    rows = planar(wider.windows, spec.groups, x[None])
-    ys = by_group(spec, y)
-    outputs = ys.shape[-1]
-    ys = ys.reshape(spec.groups, -1, many * outputs)
-    z = matmul(spec, rows, ys, ((2,), (1,)), ((0,), (0,)))
-    z = z.reshape(spec.groups, *wider.taps, x.shape[-1] // spec.groups, many, outputs)
+    shared = sharing(spec, many)
+    bands, parts = _bands_and_parts(shared, x.shape[-1], many * y.shape[-1])
+    first, *others = shared.windows
+    more = -first.out % bands
+    # Turned before it is padded: 16 channels of 14x14 take 0.05 ms so, and 0.14 at once.
+    x = jnp.moveaxis(lax.optimization_barrier(jnp.moveaxis(x, -1, 0)), 0, -1)
+    windows = (replace(first, high=first.high + more * first.stride), *others)
+    patches = planar(windows, spec.groups, x[None], bands, taps_first=parts > 1)
+    positions = patches.shape[-1]
+    patches = patches.reshape(spec.groups, parts, bands, -1, positions)
+    outputs = y.shape[-1] // spec.groups
+    ys = by_group(spec, y).reshape(spec.groups, first.out, -1, many * outputs)
+    ys = grow(ys, 1, [(0, more, 0)]).reshape(spec.groups, 1, bands, positions, -1)
+    ys = jnp.broadcast_to(ys, (*patches.shape[:3], *ys.shape[3:]))
+    z = matmul(spec, patches, ys, ((4,), (3,)), ((0, 1, 2), (0, 1, 2))).sum(2)
+    z = z.reshape(spec.groups, *shared.taps, x.shape[-1] // spec.groups, many, outputs)
     k = jnp.moveaxis(kernel_of_each(spec, z), 0, -2)
     return k.reshape(*spec.taps, -1, y.shape[-1])
 
 
 def neighbours(spec: Spec, inputs: int, outputs: int) -> int:
-    """How many of a row share a patch, for up to a third more multiply-adds."""
+    """How many of a row share a patch: there is less to copy, and more to multiply."""
     w = spec.windows[-1]
-    if inputs > FEW or w.dilation > 1:
+    if w.dilation > 1:
         return 1
-    most = min(w.taps // (3 * w.stride) + 1, WIDE * spec.groups // outputs)
-    return max((d for d in range(1, most + 1) if w.out % d == 0), default=1)
+    counts = [count for count in range(SHARED, 0, -1) if w.out % count == 0]
+    return min(counts, key=lambda many: _work_of_shared(spec, inputs, outputs, many).time)
+
+
+def _bands_and_parts(spec: Spec, inputs: int, outputs: int) -> tuple[int, int]:
+    """Bands of rows of outputs, and parts of the kernel, such that a sum has `SUMMED` entries."""
+    first = spec.windows[0]
+    kernel = math.prod(spec.taps) * (inputs // spec.groups) * (outputs // spec.groups)
+    for parts in (1, first.taps):
+        if first.out > 1 and 2 * kernel <= parts * SUMMED:
+            return 2, parts
+    return 1, 1
 
 
 def _of_y(spec: Spec, x: Array, y: Array) -> Array:
     """Patches of `y`: the same of the transposed convolution, whose kernel is the transposed."""
     return transposed_kernel(_of_x(transposed(spec), y, x), spec.groups)
-
-
-def _by_halves(spec: Spec, x: Array, y: Array) -> Array:
-    """The taps of the first axis as shifted copies of `y`, the others as patches of `x`.
-
-    k[(i, j), c, m] = sum_(o, p) x[o, p + j, c] y[o - i, p, m]
-
-    Of `t` taps an axis, each is copied `t` times, where patches of `x` alone are `t**n` copies.
-    """
-    first, *others = spec.padded().windows
-    of_x = (replace(first, taps=1), *others)
-    of_y = (
-        replace(first, size=first.out + 2 * first.reach),
-        *(Window(w.out, 1) for w in others),
-    )
-    positions = first.extent * math.prod(w.out for w in others)
-    x = gather_patches(of_x, embed(x, spec.windows)).reshape(positions, -1)
-    y = gather_patches(of_y, grow(y, 0, [(first.reach, first.reach, 0)])).reshape(positions, -1)
-    x, y = lax.optimization_barrier((x, y))
-    k = matmul(spec, x, y, ((0,), (0,)))
-    k = k.reshape(*spec.taps[1:], -1, first.taps, y.shape[-1] // first.taps)
-    return lax.rev(jnp.moveaxis(k, -2, 0), (0,))
 
 
 def _by_columns(spec: Spec, x: Array, y: Array) -> Array:
@@ -152,4 +148,4 @@ def _by_columns(spec: Spec, x: Array, y: Array) -> Array:
     return matmul(spec, x, y, ((0,), (0,))).reshape(*spec.taps, -1, y.shape[-1])
 
 
-PRODUCTS = {"of_x": _of_x, "of_y": _of_y, "by_halves": _by_halves, "by_columns": _by_columns}
+PRODUCTS = {"of_x": _of_x, "of_y": _of_y, "by_columns": _by_columns}

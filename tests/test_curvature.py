@@ -156,19 +156,23 @@ def test_each_product(product, name):
     assert_close(k.reshape(expected.shape), expected, "float64", case.terms)
 
 
+@pytest.mark.parametrize("summed", [10**6, 100, 1])
+@pytest.mark.parametrize("many", [1, 2])
 @pytest.mark.parametrize(
-    ("many", "taps", "options"),
+    ("size", "taps", "options"),
     [
-        (2, (2, 3), {}),
-        (4, (2, 9), {"groups": 2, "padding": ((0, 0), (1, 1))}),
-        (2, (1, 6), {"stride": (2, 2), "padding": ((1, 0), (1, 1))}),
-        (1, (2, 3), {"dilation": 2}),
+        ((4, 10), (2, 3), {}),
+        ((9, 10), (4, 9), {"groups": 2, "padding": ((1, 0), (1, 1)), "dilation": (2, 1)}),
+        ((9, 10), (3, 6), {"stride": (2, 2), "padding": ((-1, 0), (1, 1))}),
+        ((27,), (4,), {"stride": 2, "padding": ((2, 1),)}),
     ],
 )
-def test_neighbours_share_a_patch(many, taps, options):
-    case = conv_case("", (4, 10), taps, (2, 6), **options)
+def test_bands_and_neighbours_change_nothing(monkeypatch, size, taps, options, many, summed):
+    """One patch for two neighbours, two bands or one, the taps of the first axis apart or not."""
+    monkeypatch.setattr(products, "neighbours", lambda spec, inputs, outputs: many)
+    monkeypatch.setattr(products, "SUMMED", summed)
+    case = conv_case("", size, taps, (2, 6), **options)
     form, x, y = form_of(case, "of_x")
-    assert products.neighbours(form.spec, 2, 6) == many
     k = jax.jit(functools.partial(each.to_kernels, form))(x, y)
     expected = defined_gradients(case, *case.data("float64")[::2])
     assert_close(k, expected, "float64", case.terms)
@@ -180,14 +184,22 @@ def test_neighbours_share_a_patch(many, taps, options):
         ("of_x", (1, 32), (16, 16), {}),
         ("of_x", (16, 32), (16, 16), {"stride": 2}),
         ("of_y", (64, 4), (16, 16), {}),
-        ("by_halves", (64, 64), (16, 16), {"padding": 1}),
-        ("by_columns", (32, 96), (8, 8), {"padding": 1}),
+        ("of_x", (64, 64), (16, 16), {"padding": 1}),
+        ("by_columns", (32, 256), (8, 8), {"padding": 1}),
         ("", (64, 64), (160, 160), {}),  # row by row
     ],
 )
 def test_the_fastest_product_is_taken(product, channels, size, options):
     case = conv_case("", size, (3, 3), channels, (1,), **options)
     assert form_of(case)[0].product == product
+
+
+@pytest.mark.parametrize(
+    ("many", "channels", "size"), [(2, (1, 16), 28), (2, (16, 16), 28), (1, (64, 64), 28)]
+)
+def test_few_channels_share_patches(many, channels, size):
+    spec = form_of(conv_case("", (size, size), (3, 3), channels, (1,), padding=1))[0].spec
+    assert products.neighbours(spec, *channels) == many
 
 
 @pytest.fixture

@@ -9,6 +9,11 @@ import pytest
 
 import jconv
 from experiments.speed.convolutions import lax_conv
+from jconv.curvature import (
+    kronecker_factors,
+    per_example_kernel_gradients,
+    per_example_kernel_norms,
+)
 from tests.cases import conv_case, dense, each_case
 from tests.compare import assert_close
 from tests.public import each_public
@@ -49,6 +54,11 @@ BATCHES = {
     "logsumexp_pool": lambda x: jconv.logsumexp_pool(x, 2),
     "adaptive_max_pool": lambda x: jconv.adaptive_max_pool(x, (3, 4)),
     "blur_pool": lambda x: jconv.blur_pool(x, 2, stride=2),
+    "per_example_kernel_gradients": lambda x: per_example_kernel_gradients(x, x[:, 1:6], (3, 1)),
+    "per_example_kernel_norms": lambda x: per_example_kernel_norms(x, x[:, 1:6], (3, 1)),
+    "by gram": lambda x: per_example_kernel_norms(x, x[:, :3, :3], (5, 6), method="gram"),
+    "kronecker_factors": lambda x: kronecker_factors(x, x[:, 1:6, 1:7], (3, 3)),
+    "reduced": lambda x: kronecker_factors(x, x[:, 1:6, 1:7], (3, 3), approximation="reduce"),
 }
 KERNEL = dense((3, 3, 3, 6), "float32", 0)
 
