@@ -2,192 +2,179 @@
 
     k[t, c, m, g] = sum x[n, stride*o + dilation*t, c, g] y[n, o, m, g]    over examples and outputs
 
-Accumulators hold the sums of many positions next to each other, whose own sum comes last: neither
-a loop nor a vector waits for one number. Where taps are few, unrolled loops add up neighbouring
-outputs for all of them; else a loop over rows of outputs adds up the taps of one row.
+A loop adds up neighbouring outputs, at once for channels and taps that share what they read; what
+all neighbours add up to comes last. Vectors run over the groups, and of few groups over parts of
+the first axis as well.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jconv.channels import groups_last
-from jconv.fusion import added, alone, row_major
-from jconv.geometry import Spec
-from jconv.padding import cut, embed, grow, strided
-from jconv.placement import zeros
+from jconv.fusion import added, row_major
+from jconv.geometry import Spec, Window
+from jconv.padding import crop, cut, embed, grow, strided
 
-# How many numbers an accumulator of the kernel's adjoint holds, so that a few stay in the first
-# cache.
-ACCUMULATOR = 8192
-# Sums that one loop takes, each alone; more go in pairs, of which a loop takes a few.
-ONE_LOOP, AT_ONCE = 9, 10
-# Sums up to which loops are unrolled, past which compiling costs too much.
-MOST_SUMS = 27
+# Groups and parts of the first axis that fill vectors.
+LANES = 32
+# Entries of one axis of which a loop takes all.
+ONE_LOOP = 7
+# Sums of one step, and what they add up, past which compiling costs too much.
+MOST_SUMS, MOST_TERMS = 27, 256
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    if _is_short(spec, x, y):
-        return _by_neighbours(spec, x, y)
-    last = spec.windows[-1]
-    count = last.taps * (x.shape[-1] // spec.groups)
-    rows = _rows(spec, x.shape[0], y.shape[-1], count)
-    xp, y = groups_last(spec, embed(x, spec.windows)), groups_last(spec, y)
-    xp = grow(xp, len(spec.taps), [(0, max(rows.reach - last.extent, 0), 0)])
-    y = grow(y, len(spec.taps), [(0, rows.blocks * rows.length - last.out, 0)])
-    xp, y = row_major(xp), row_major(y)
-    nothing = (zeros((rows.length, *y.shape[-2:]), y.dtype, xp, y),) * count
-
-    def at_leading_taps(_, tap):
-        def step(index, sums):
-            for row in range(rows.unroll):
-                at = jnp.unravel_index(index * rows.unroll + row, rows.positions)
-                terms = _terms(spec, rows, xp, y, at, tap)
-                sums = tuple(s + term for s, term in zip(sums, terms, strict=True))
-            return sums
-
-        sums = lax.fori_loop(0, rows.steps, step, nothing)
-        return None, jnp.stack([s.sum(0) for s in sums])
-
-    taps = list(product(*map(range, spec.taps[:-1])))
-    taps = jnp.asarray(taps, jnp.int32).reshape(len(taps), len(spec.taps) - 1)
-    _, k = lax.scan(at_leading_taps, None, taps)
-    return _channels(k.reshape(*spec.taps, -1, *k.shape[-2:]))
-
-
-def _is_short(spec: Spec, x: Array, y: Array) -> bool:
-    """Taps and channels so few that loops are worth unrolling for all of them.
-
-    5x5 taps on 8x28x28x120 take 1.1 ms and not 1.6, on 8x7x7x960 1.1 and not 0.9; 3x3 of 3 channels
-    0.5 and not 0.7, but 0.8 s to compile.
-    """
-    c, m = x.shape[-1] // spec.groups, y.shape[-1] // spec.groups
-    if spec.groups < 8 or len(spec.taps) == 1:
-        return False
-    is_long = spec.out[-1] >= 8 and jnp.issubdtype(x.dtype, jnp.floating)
-    sums = c * math.prod(spec.taps)
-    return sums <= (MOST_SUMS if is_long and c <= 2 else ONE_LOOP if c == m == 1 else 0)
-
-
-def _by_neighbours(spec: Spec, x: Array, y: Array) -> Array:
-    """Loops add up `side` neighbouring outputs at every tap, on every thread; then the rest."""
-    last, axis = spec.windows[-1], len(spec.taps)
-    side = _side_by_side(last.out)
-    blocks = -(-last.out // side)
-    more = blocks * side - last.out
-    high = max(more * last.stride + last.covered - last.extent, 0)
-    xp = row_major(grow(groups_last(spec, embed(x, spec.windows)), axis, [(0, high, 0)]))
-    y = grow(groups_last(spec, y), axis, [(0, more, 0)])
-    y = row_major(y) if y.shape[-2] > 1 else y  # else it is so already
-    y = y.reshape(*y.shape[:axis], blocks, side, *y.shape[-2:])
-    sums = partial(_sums, spec, (*spec.out[:-1], blocks))
-    entries = list(product(range(xp.shape[-2]), *map(range, spec.taps)))
-    if len(entries) <= ONE_LOOP:
-        k = _in_one_loop(sums, spec.taps, xp, y)
-    else:
-        some = [entries[i : i + AT_ONCE] for i in range(0, len(entries), AT_ONCE)]
-        k = lax.concatenate([_in_pairs(sums, each, xp, y) for each in some], 0)
-    k = jnp.moveaxis(k.reshape(-1, *spec.taps, *y.shape[-2:]), 0, axis)
-    return _channels(k)
-
-
-def _sums(spec: Spec, counts: Sequence[int], xp: Array, y: Array, entry: Sequence[int]) -> Array:
-    """Of one channel and tap, over neighbours: `[n, *counts, m, g]`."""
-    channel, *tap = entry
-    xp = lax.slice_in_dim(xp, channel, channel + 1, axis=xp.ndim - 2)
-    side, stride = y.shape[-3], spec.windows[-1].stride
-    starts = [w.dilation * t for w, t in zip(spec.windows, tap, strict=True)]
-    strides = [*(w.stride for w in spec.windows[:-1]), stride * side]
-    terms = []
-    for at in range(side):
-        view = strided(xp, 1, [*starts[:-1], starts[-1] + at * stride], counts, strides)
-        terms.append(view * lax.index_in_dim(y, at, y.ndim - 3, keepdims=False))
-    return added(terms)
-
-
-def _in_one_loop(sums: Callable, taps: Sequence[int], xp: Array, y: Array) -> Array:
-    """All taps of one channel."""
-
-    def all_sums(*tap):
-        if len(tap) == len(taps):
-            return sums(xp, y, (0, *tap))
-        parts = [all_sums(*tap, t) for t in range(taps[len(tap)])]
-        return jnp.stack(parts, len(tap) - len(taps) - 2)
-
-    return lax.optimization_barrier(all_sums()).sum(range(len(taps) + 1))
-
-
-def _in_pairs(sums: Callable, entries: Sequence, xp: Array, y: Array) -> Array:
-    """Two taps next to each other as real and imaginary part, which share what they read."""
-
-    def pairs(xp, y):
-        each = [[sums(xp, y, e) for e in entries[i : i + 2]] for i in range(0, len(entries), 2)]
-        return jnp.stack([lax.complex(pair[0], pair[-1]) for pair in each], -3)
-
-    z = alone(pairs)(xp, y)
-    k = jnp.stack([a.sum(range(z.ndim - 3)) for a in (z.real, z.imag)], 1)
-    return k.reshape(-1, *k.shape[2:])[: len(entries)]
-
-
-def _side_by_side(size: int) -> int:
-    """How many neighbouring outputs are added up at once: all, or those that fill up rows best."""
-    return size if size <= 16 else min(range(8, 17), key=lambda n: (-size % n, -n))
-
-
-class _Rows(NamedTuple):
-    """The last axis in `blocks` rows of `length` outputs; `positions` counts all rows."""
-
-    blocks: int
-    length: int
-    reach: int
-    positions: tuple[int, ...]
-    unroll: int
-
-    @property
-    def steps(self) -> int:
-        return math.prod(self.positions) // self.unroll
-
-
-def _rows(spec: Spec, n: int, lanes: int, sums: int) -> _Rows:
-    last = spec.windows[-1]
-    blocks = -(-last.out * lanes // ACCUMULATOR)
-    length = -(-last.out // blocks)
-    reach = (blocks * length - 1) * last.stride + last.reach + 1
-    positions = (n, *spec.out[:-1], blocks)
-    # A few rows a step hide what a step costs; more terms would only compile longer.
-    total = math.prod(positions)
-    unroll = max(u for u in (4, 3, 2, 1) if total % u == 0 and (u == 1 or u * sums <= 24))
-    return _Rows(blocks, length, reach, positions, unroll)
-
-
-def _terms(spec: Spec, rows: _Rows, xp: Array, y: Array, at, tap) -> Iterator[Array]:
-    """A row of outputs times what each tap of the last axis reads, `[length, m, g]` each."""
-    image, *leading, block = at
-    last = spec.windows[-1]
-    at_x = [
-        o * w.stride + t * w.dilation for o, w, t in zip(leading, spec.windows, tap, strict=False)
-    ]
-    read = (rows.length - 1) * last.stride + 1
-    x_row = _row(xp, (image, *at_x, block * rows.length * last.stride), read + last.reach)
-    y_row = _row(y, (image, *leading, block * rows.length), rows.length)
-    for t in range(last.taps):
-        view = lax.slice_in_dim(x_row, t * last.dilation, t * last.dilation + read, last.stride, 0)
-        for c in range(xp.shape[-2]):
-            yield view[:, c : c + 1, :] * y_row
-
-
-def _channels(k: Array) -> Array:
-    """`[..., m, groups]` to `[..., groups * m]`."""
+    parts = _parts(spec)
+    if parts > 1:
+        k = kernel_adjoint(*_in_parts(spec, parts, x, y))
+        k = k.reshape(*k.shape[:-1], spec.groups, parts, -1).sum(-2)
+        return k.reshape(*k.shape[:-2], -1)
+    entries = (x.shape[-1] // spec.groups, *spec.taps)
+    some = _at_once(entries)
+    steps = [-(-n // size) for n, size in zip(entries, some, strict=True)]
+    side = _side_by_side(spec.out[-1], math.prod(some))
+    spec = _with_room(spec, [n * size for n, size in zip(steps[1:], some[1:], strict=True)], side)
+    k = _step_by_step(spec, steps, some, *_arranged(spec, side, x, y))
+    axes = range(len(entries))
+    k = k.transpose(*(i + at for i in axes for at in (0, len(entries))), -2, -1)
+    k = k.reshape(*(n * size for n, size in zip(steps, some, strict=True)), *k.shape[-2:])
+    k = jnp.moveaxis(crop(k, 0, [(0, n) for n in entries]), 0, -3)
     return jnp.swapaxes(k, -1, -2).reshape(*k.shape[:-2], -1)
 
 
-def _row(a: Array, at, length: int) -> Array:
-    """`[length, c, g]` from position `at` of `[n, *size, c, g]`."""
-    ones = (1,) * (len(at) - 1)
-    row = cut(a, (*at, 0, 0), (*ones, length, *a.shape[-2:]))
-    return row.reshape(length, *a.shape[-2:])
+def _parts(spec: Spec) -> int:
+    """How many parts of the first axis fill vectors together, each of more than the taps reach."""
+    w = spec.windows[0]
+    most = w.out * w.stride // max(w.reach + 1, w.stride)
+    return max(min(LANES // (4 * spec.groups) * 4, most), 1)
+
+
+def _in_parts(spec: Spec, parts: int, x: Array, y: Array) -> tuple[Spec, Array, Array]:
+    """The first axis in equal parts that overlap by the taps' reach, as groups of their own."""
+    first, *others = spec.windows
+    rows = -(-first.out // parts)
+    hop = rows * first.stride
+    size = hop - first.stride + first.reach + 1
+    high = (parts + 1) * hop - first.low - first.spread
+    wider = dataclasses.replace(first, high=high)
+    xp = embed(x, (wider, *(Window(w.size, 1) for w in others)))
+    body, after = (
+        lax.slice_in_dim(xp, start, start + parts * hop, axis=1).reshape(
+            len(x), parts, hop, *x.shape[2:]
+        )
+        for start in (0, hop)
+    )
+    xs = jnp.concatenate([body, after[:, :, : max(size - hop, 0)]], 2)[:, :, :size]
+    ys = grow(y, 1, [(0, rows * parts - first.out, 0)]).reshape(len(y), parts, rows, *y.shape[2:])
+
+    def as_groups(a: Array) -> Array:
+        a = lax.optimization_barrier(a).reshape(*a.shape[:-1], spec.groups, -1)
+        return jnp.moveaxis(a, 1, -2).reshape(len(a), *a.shape[2:-2], -1)
+
+    one = Window(size, first.taps, first.stride, dilation=first.dilation)
+    many = dataclasses.replace(spec, windows=(one, *others), groups=spec.groups * parts)
+    return many, as_groups(xs), as_groups(ys)
+
+
+def _at_once(entries: Sequence[int]) -> tuple[int, ...]:
+    """How many of all channels and taps one step takes: the last axes, as far as they go."""
+    *others, last = entries
+    some = [-(-last // -(-last // ONE_LOOP))]
+    for n in reversed(others):
+        is_whole = n <= ONE_LOOP and n * math.prod(some) <= MOST_SUMS and some[0] == last
+        some.insert(0, n if is_whole else 1)
+        last = n
+    return tuple(some)
+
+
+def _side_by_side(size: int, sums: int) -> int:
+    """How many neighbouring outputs are added up at once: all, or those that fill up rows best."""
+    most = max(8, min(16, MOST_TERMS // sums))
+    return size if size <= most else min(range(most // 2, most + 1), key=lambda n: (-size % n, -n))
+
+
+def _with_room(spec: Spec, taps: Sequence[int], side: int) -> Spec:
+    """Whole steps of taps, and of outputs whole neighbourhoods."""
+    outs = [*spec.out[:-1], -(-spec.out[-1] // side) * side]
+    windows = (_covering(w, n, t) for w, n, t in zip(spec.windows, outs, taps, strict=True))
+    return dataclasses.replace(spec, windows=tuple(windows))
+
+
+def _covering(w: Window, out: int, taps: int) -> Window:
+    """The window padded for so many outputs and taps."""
+    extent = (out - 1) * w.stride + (taps - 1) * w.dilation + 1
+    return dataclasses.replace(w, taps=taps, high=extent - w.low - w.spread)
+
+
+def _arranged(spec: Spec, side: int, x: Array, y: Array) -> tuple[Array, Array]:
+    """`[c, n, *size, g]` padded, and `[n, *out, blocks, side, m, g]`."""
+    xp = jnp.moveaxis(groups_last(spec, embed(x, spec.windows)), -2, 0)
+    more = [(0, out - n, 0) for out, n in zip(spec.out, y.shape[1:], strict=False)]
+    ys = groups_last(spec, grow(y, 1, more))
+    ys = row_major(ys) if ys.shape[-2] > 1 else ys  # else it is so already
+    return row_major(xp), ys.reshape(*ys.shape[:-3], -1, side, *ys.shape[-2:])
+
+
+def _step_by_step(
+    spec: Spec, steps: Sequence[int], some: Sequence[int], xp: Array, y: Array
+) -> Array:
+    """The sums of every step's entries, of what it reads of `xp`: `[*steps, *some, m, g]`."""
+    strides = (some[0], *(w.dilation * n for w, n in zip(spec.windows, some[1:], strict=True)))
+    read = [
+        (w.out - 1) * w.stride + (n - 1) * w.dilation + 1
+        for w, n in zip(spec.windows, some[1:], strict=True)
+    ]
+    # First axes of one tap a step are as good as examples.
+    alone = next((i for i, n in enumerate(some[1:-1]) if n > 1), len(some) - 2)
+    apart = [w.stride for w in spec.windows[:alone]]
+    y = y.reshape(-1, *y.shape[1 + alone :])
+    sums = partial(_sums, spec.windows[alone:], (some[0], *some[1 + alone :]), y)
+
+    def step(_, index):
+        channel, *starts = index * jnp.asarray(strides, jnp.int32)
+        sizes = (some[0], xp.shape[1], *read, xp.shape[-1])
+        part = cut(xp, (channel, 0, *starts, 0), sizes)
+        part = lax.optimization_barrier(crop(part, 2, [(0, n) for n in read[:alone]], apart))
+        return None, sums(part.reshape(some[0], -1, *part.shape[2 + alone :]))
+
+    indices = jnp.asarray(list(product(*map(range, steps))), jnp.int32)
+    if len(indices) == 1:
+        _, k = step(None, np.zeros(len(steps), np.int32))
+    else:
+        _, k = lax.scan(step, None, indices)
+    return k.reshape(*steps, *some, *k.shape[-2:])
+
+
+def _sums(windows: Sequence[Window], some: Sequence[int], y: Array, xp: Array) -> Array:
+    """Over all outputs, of every entry of a step; a loop takes those of the last two axes."""
+    *outer, rows, taps = some
+    sums = []
+    for entry in product(*map(range, outer)):
+        each = [
+            jnp.stack([_neighbours(windows, y, xp, (*entry, row, tap)) for tap in range(taps)], -3)
+            for row in range(rows)
+        ]
+        all_of = lax.optimization_barrier(jnp.stack(each, -4))
+        sums.append(all_of.sum(range(y.ndim - 3)))
+    return jnp.stack(sums)
+
+
+def _neighbours(windows: Sequence[Window], y: Array, xp: Array, entry: Sequence[int]) -> Array:
+    """The sums of neighbouring outputs of one channel and tap: `[n, *out, blocks, m, g]`."""
+    channel, *tap = entry
+    side, stride = y.shape[-3], windows[-1].stride
+    counts = y.shape[1:-3]
+    strides = [*(w.stride for w in windows[:-1]), stride * side]
+    starts = [w.dilation * t for w, t in zip(windows, tap, strict=True)]
+    terms = []
+    for at in range(side):
+        view = strided(xp[channel], 1, [*starts[:-1], starts[-1] + at * stride], counts, strides)
+        terms.append(view[..., None, :] * lax.index_in_dim(y, at, y.ndim - 3, keepdims=False))
+    return added(terms)
