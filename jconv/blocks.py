@@ -89,7 +89,7 @@ def split(
 ) -> Blocks:
     """The fewest equal blocks of `n` images of `rows` rows that need about `budget` bytes each.
 
-    A budget of `least` bytes if that is more. Of an exported, unknown number, image by image.
+    A budget of `least` bytes if that is more. An unknown number, exported, goes one by one.
     """
     if not isinstance(n, int):
         return split(1, rows, row_bytes, budget, least)._replace(n=n)

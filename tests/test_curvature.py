@@ -171,6 +171,7 @@ def test_bands_and_neighbours_change_nothing(monkeypatch, size, taps, options, m
     """One patch for two neighbours, two bands or one, the taps of the first axis apart or not."""
     monkeypatch.setattr(products, "neighbours", lambda spec, inputs, outputs: many)
     monkeypatch.setattr(products, "SUMMED", summed)
+    monkeypatch.setattr(products, "LEAST", 0)
     case = conv_case("", size, taps, (2, 6), **options)
     form, x, y = form_of(case, "of_x")
     k = jax.jit(functools.partial(each.to_kernels, form))(x, y)
