@@ -128,7 +128,7 @@ def _has_few_rows(p: Problem) -> bool:
         return False
     if p.rank > 1:
         return not _is_few_to_few(p)
-    is_small = p.positions <= 2048 or p.taps * p.inputs <= 8
+    is_small = p.positions <= 2048 or (p.is_unit_stride and p.taps * p.inputs <= 8)
     return is_small or (p.outputs >= 64 and p.taps < 64)
 
 
