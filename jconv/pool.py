@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import adjoint, folds, geometry
+from jconv import adjoint, folds, geometry, scaled
 from jconv.batches import in_turns
 from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
@@ -324,7 +324,7 @@ def lp_pool(
     call = called(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
     p = _exponent(p)
     if p == np.inf:
-        sizes = padded(folds.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
+        sizes = padded(scaled.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
         inner = [w.padded() for w in call.windows]
         return extremes(sizes, inner, custom_vjp=call.custom_vjp)
     return _folded(folds.norm(p), call)
