@@ -1,24 +1,22 @@
-"""Windows folded by a sum, a product, a log-sum-exp or a norm, each with its rule.
+"""Windows folded axis by axis; by a sum or a product, each with its rule.
 
-    sum       y = sum_t x_t                  x_bar[i] = sum_o y_bar[o]
-    product   y = prod_t x_t                 x_bar[i] = sum_o y_bar[o] prod_(t not i) x_t
-    lse       y = log sum_t exp x_t          sums of numbers with exponents of their own,
-    norm      y = (sum_t |x_t|^p)^(1/p)      x_bar[i] = sum_o y_bar[o] e^(c[i] - c[o])
+    sum       y = sum_t x_t         x_bar[i] = sum_o y_bar[o]
+    product   y = prod_t x_t        x_bar[i] = sum_o y_bar[o] prod_(t not i) x_t
 
-where `o` runs over the windows that see entry `i`. All are associative: a fold of folds is a fold,
-and long windows are folded axis by axis.
+where `o` runs over the windows that see entry `i`. A fold is associative: a fold of folds is one
+too, and long windows are folded axis by axis.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv import adjoint, scaled
+from jconv import adjoint
 from jconv.batches import in_turns
 from jconv.fusion import kept
 from jconv.geometry import Window
@@ -29,7 +27,6 @@ from jconv.stages import (
     beyond,
     blocked_sum,
     blocks,
-    cells,
     cropped,
     enclosed,
     exists,
@@ -45,27 +42,24 @@ from jconv.stages import (
     written,
 )
 
-
 Entry = tuple[Array, ...]
 
 
 class Fold(NamedTuple):
-    """One way to fold entries, each of which is one array or a few.
+    """One way to fold entries, each of which is an array or a few.
 
     `stage(windows, entry, custom_vjp)` folds every window in one loop, and `joined(a, b)` two
-    entries; `enter` makes an entry of the input, and `leave` the output of one.
+    entries. `fill(dtype)` is what padding holds.
     """
 
     stage: Callable[[Windows, Entry, bool], Entry]
     joined: Callable[[Entry, Entry], Entry]
     fill: Callable[[Any], tuple[float, ...]]
-    enter: Callable[[Array], Entry] = lambda x: (x,)
-    leave: Callable[[Entry], Array] = lambda y: y[0]
     linear: bool = False
 
 
 def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
-    """The fold of every window."""
+    """The fold of every window of an array."""
     static = fold, tuple(windows), custom_vjp
     holds = held(windows, light=fold.linear)
     return in_turns(_folded, static, x, rank=len(windows), held=holds, custom_vjp=custom_vjp)
@@ -74,19 +68,24 @@ def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = T
 def _folded(static: tuple[Fold, Windows, bool], x: Array) -> Array:
     fold, windows, custom_vjp = static
     x, windows = cropped(x, [tight(w) for w in windows])
-    y = fold.enter(x)
+    (y,) = over(fold, (x,), windows, custom_vjp)
+    return y
+
+
+def over(fold: Fold, y: Entry, windows: Windows, custom_vjp: bool = False) -> Entry:
+    """The fold of every window, which crops nothing; of long ones axis by axis."""
     if few(windows):
-        return fold.leave(fold.stage(windows, y, custom_vjp))
-    rank = len(windows)
+        return fold.stage(windows, y, custom_vjp)
+    rank, fills = len(windows), fold.fill(y[0].dtype)
     for axis in reversed(range(rank)):
         w = windows[axis]
         if w.low or w.high:
-            padding = along(y[0].shape[-rank - 1 : -1], axis, 1, 1, 1, (w.low, w.high))
-            y = tuple(enclosed(part, padding, fill) for part, fill in zip(y, fold.fill(x.dtype)))
+            around = along(y[0].shape[-rank - 1 : -1], axis, 1, 1, 1, (w.low, w.high))
+            y = tuple(enclosed(part, around, fill) for part, fill in zip(y, fills, strict=True))
         elif axis < rank - 1:
             y = _between(y, rank)
         y = _along(fold, y, rank, axis, step(w), custom_vjp)
-    return fold.leave(y)
+    return y
 
 
 def _between(y: Entry, rank: int) -> Entry:
@@ -101,7 +100,8 @@ def _along(
     taps, stride, dilation = step
     shape = x[0].shape
     if taps <= FEW:
-        made = along(shape[-rank - 1 : -1], axis, taps, stride or (taps - 1) * dilation + 1, dilation)
+        stride = stride or (taps - 1) * dilation + 1
+        made = along(shape[-rank - 1 : -1], axis, taps, stride, dilation)
         return fold.stage(made, x, custom_vjp)
     count = min(range(2, FEW), key=lambda count: count + sum(divmod(taps, count)))
     run, rest = divmod(taps, count)
@@ -241,52 +241,3 @@ def _product(a: Entry, b: Entry) -> Entry:
 
 
 PRODUCT = Fold(_product_stage, _product, lambda dtype: (1,))
-
-
-# ---------------------------------------------------------------- sums of scaled numbers
-
-
-def _scaled_stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
-    s, c = entry
-    fill = scaled.least(c.dtype)
-    y_c = swept(lambda part, seen: scaled.greatest(seen), windows, (c, fill))
-
-    def plain(windows, s, c, y_c):
-        def total(part, seen, exponents):
-            return scaled.added(list(zip(seen, exponents)), part.of(y_c))
-
-        return swept(total, windows, (s, 0), (c, fill))
-
-    if not custom_vjp:
-        return plain(windows, s, c, y_c), y_c
-    return adjoint.linear(plain, _scaled_adjoint, windows, s, c, y_c), y_c
-
-
-def _scaled_adjoint(windows: Windows, y: Array, c: Array, y_c: Array) -> Array:
-    """Every entry takes each `y` by the power of two by which it was added there."""
-    y, y_c = spread(y, windows), spread(y_c, windows, np.inf)
-    c, zero = cells(c, windows), jnp.zeros((), y.dtype)
-
-    def term(block):
-        difference = c - shifted(y_c, windows, block)
-        taken = taps_of(block, difference.ndim, np.int32) >= 0
-        part = shifted(y, windows, block) * scaled.brought(jnp.minimum(difference, zero))
-        return jnp.where(taken, part, zero)
-
-    return blocked_sum(windows, term)
-
-
-def _scaled_sum(a: Entry, b: Entry) -> Entry:
-    y_c = scaled.greatest([a[1], b[1]])
-    return scaled.added([a, b], y_c), y_c
-
-
-SCALED = Fold(_scaled_stage, _scaled_sum, lambda dtype: (0, scaled.least(dtype)))
-
-LOG_SUM_EXP = SCALED._replace(enter=scaled.exponential, leave=scaled.logarithm)
-
-
-@cache
-def norm(p: float) -> Fold:
-    """The fold by a p-norm, 1 <= p < inf."""
-    return SCALED._replace(enter=partial(scaled.power, p), leave=partial(scaled.root, p))

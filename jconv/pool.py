@@ -14,15 +14,14 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import adjoint, folds, geometry, scaled
-from jconv.batches import in_turns
+from jconv import adjoint, folds, geometry, scaled, smooth
 from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, number, scalar, wide
 from jconv.padding import crop, grow, padded
 from jconv.placement import placed
 from jconv.pool_options import Call, called
-from jconv.stages import held, laid
+from jconv.stages import laid
 
 
 @placed("x")
@@ -271,18 +270,13 @@ def logsumexp_pool(
     """
     x = inexact(array(x, real=True))
     call = called(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
+    unit = isinstance(temperature, int | float) and temperature == 1
     temperature = _temperature(temperature, wide(x.dtype))
-    y = in_turns(
-        _log_sum_exp, (call.windows, call.custom_vjp), call.x.astype(wide(x.dtype)), temperature,
-        rank=call.pooling.rank, held=held(call.windows), custom_vjp=call.custom_vjp,
-    )  # fmt: skip
-    return y.astype(x.dtype)
-
-
-def _log_sum_exp(static: tuple[Sequence[Window], bool], x: Array, temperature: Array) -> Array:
-    scaled = _finite(x, lambda x: x / temperature)
-    y = folds.folded(folds.LOG_SUM_EXP, scaled, *static)
-    return _finite(y, lambda y: y * temperature)
+    x = call.x.astype(wide(call.x.dtype))
+    x = x if unit else _finite(x, lambda x: x / temperature)
+    y = smooth.smoothed(smooth.LOG_SUM_EXP, x, call.windows, call.custom_vjp)
+    y = y if unit else _finite(y, lambda y: y * temperature)
+    return y.astype(call.x.dtype)
 
 
 @placed("x")
@@ -327,7 +321,10 @@ def lp_pool(
         sizes = padded(scaled.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
         inner = [w.padded() for w in call.windows]
         return extremes(sizes, inner, custom_vjp=call.custom_vjp)
-    return _folded(folds.norm(p), call)
+    y = smooth.smoothed(
+        smooth.norm(p), call.x.astype(wide(x.dtype)), call.windows, call.custom_vjp
+    )
+    return y.astype(x.dtype)
 
 
 @placed("x")

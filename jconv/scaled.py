@@ -13,18 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-Scaled = tuple[Array, Array]
+Scaled = tuple[Array, ...]  # (s, c)
 
 LOG2 = math.log(2)
 
 
 def exponential(x: Array) -> Scaled:
     """`e^x`."""
-    # From here on neighbours are 1 apart, and any exponent is one of them.
-    large = 2.0 ** int(jnp.finfo(x.dtype).nmant)
-    finite = jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype))
-    c = jnp.where(jnp.abs(x) < large, jnp.round(x * (1 / LOG2)) * LOG2, finite)
-    c = lax.stop_gradient(c)
+    finite = lax.stop_gradient(jnp.where(jnp.isfinite(x), x, jnp.zeros((), x.dtype)))
+    # From here on neighbours are 1 apart, and any of them is an exponent.
+    few = jnp.abs(finite) < 2.0 ** int(jnp.finfo(x.dtype).nmant)
+    c = jnp.where(few, jnp.round(finite * (1 / LOG2)) * LOG2, finite)
     return jnp.exp(x - c), jnp.where(jnp.isneginf(x), least(x.dtype), c)
 
 
@@ -35,17 +34,29 @@ def logarithm(number: Scaled) -> Array:
 
 
 def power(p: float, x: Array) -> Scaled:
-    """`|x|^p`, with derivative 0 at 0."""
-    size = magnitude(x) if p == 1 else jnp.abs(x)
+    """`|x|^p`; where its derivative at 0 is none, that is 0."""
+    size = jnp.abs(x)
     exponent, scale = map(lax.stop_gradient, _exponent(size))
-    s, k = size * scale, p * exponent
-    if p in (1, 2, 3, 4):
-        return lax.integer_pow(s, int(p)), k * LOG2
-    none = s == 0
+    s = size * scale
+    if p in range(-3, 5):
+        return lax.integer_pow(s, int(p)), exponent * (p * LOG2)
+    none, zero = s == 0, jnp.zeros((), s.dtype)
     log = p * jnp.log(jnp.where(none, jnp.ones((), s.dtype), s))
-    whole = jnp.round(k + lax.stop_gradient(log) * (1 / LOG2))
-    s = jnp.exp(log + (k - whole) * LOG2)
-    return jnp.where(none, jnp.zeros((), s.dtype), s), whole * LOG2
+    known = lax.stop_gradient(jnp.where(jnp.isfinite(log), log, zero))
+    whole = jnp.round(p * exponent + known * (1 / LOG2))
+    short = round(256 * p) / 256  # of so few bits that its product is exact
+    s = jnp.exp(log + ((short * exponent - whole) + (p - short) * exponent) * LOG2)
+    return jnp.where(none, zero, s), whole * LOG2
+
+
+def signed_power(p: float, x: Array) -> Scaled:
+    """`x |x|^(p-2)`."""
+    if p < 2:
+        s, c = power(p - 1, x)
+        return jnp.sign(x) * s, c
+    exponent, scale = map(lax.stop_gradient, _exponent(jnp.abs(x)))
+    s, c = power(p - 2, x)
+    return x * scale * s, c + exponent * LOG2
 
 
 def root(p: float, number: Scaled) -> Array:
@@ -112,7 +123,8 @@ def power_of_two(n: Array) -> Array:
     integers saturates, which takes several times as long.
     """
     info = jnp.finfo(n.dtype)
-    bits = lax.bitcast_convert_type(n + float(1.5 * 2**info.nmant - info.minexp + 1), _bits(n.dtype))
+    placed = n + float(1.5 * 2**info.nmant - info.minexp + 1)
+    bits = lax.bitcast_convert_type(placed, _bits(n.dtype))
     return lax.bitcast_convert_type(lax.shift_left(bits, _shift(n.dtype)), n.dtype)
 
 

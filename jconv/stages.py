@@ -282,7 +282,7 @@ def _around(w: Window) -> tuple[int, int]:
     return max(most, 0), max(_cells(w) - least - w.out, 0)
 
 
-def spread(y: Array, windows: Windows, fill=0) -> Array:
+def spread(y: Array, windows: Windows, fill: float = 0) -> Array:
     """`[*batch, *out, c]` with `fill` around, so that every shift of it is a plain slice."""
     around = [_around(w) for w in windows]
     return written(y, around, fill) if len(blocks(windows)) > 1 or any(map(any, around)) else y
