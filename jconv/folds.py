@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from jconv import adjoint
 from jconv.batches import in_turns
-from jconv.fusion import kept
+from jconv.fusion import added, kept
 from jconv.geometry import Window
 from jconv.stages import (
     FEW,
@@ -161,7 +161,7 @@ def _sum_stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
     (x,) = entry
 
     def plain(windows, x):
-        return swept(lambda part, seen: reduce(jnp.add, seen), windows, (x, 0))
+        return swept(lambda part, seen: added(seen), windows, (x, 0))
 
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return (plain(windows, x),)

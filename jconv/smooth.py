@@ -23,13 +23,14 @@ from jconv.fusion import kept
 from jconv.geometry import Window
 from jconv.scaled import Scaled
 from jconv.stages import (
+    FEW,
     Block,
     Part,
     Windows,
     blocked_sum,
+    blocks,
     cells,
     cropped,
-    few,
     held,
     shifted,
     spread,
@@ -73,15 +74,16 @@ def _forward(static: Static, x: Array) -> Array:
     number = kind.enter(x)
     if any(w.stride <= w.reach for w in windows):
         number = tuple(map(kept, number))
-    return kind.leave(over(SCALED, number, windows))
+    # Kept, as the rule reads it too.
+    return kept(kind.leave(over(SCALED, number, windows)))
 
 
 def _backward(static: Static, x: Array, y: Array, y_bar: Array) -> Array:
     kind, windows = static
     s, c = kind.slope(x)
-    if few(windows):
-        return s * _seen(windows, c, kind.share(y, y_bar))
     shares = tuple(map(kept, kind.share(y, y_bar)))
+    if len(blocks(windows)) <= FEW:
+        return _seen(windows, (s, c), shares)
     total, most = over(SCALED, *_turned(windows, shares))
     return s * (total * scaled.brought(c + most))
 
@@ -106,16 +108,17 @@ def _turned(windows: Windows, shares: Scaled) -> tuple[Scaled, Windows]:
     return (s, c), turned
 
 
-def _seen(windows: Windows, c: Array, shares: Scaled) -> Array:
-    """The sum of the shares of all windows that see an entry, of this exponent."""
+def _seen(windows: Windows, slope: Scaled, shares: Scaled) -> Array:
+    """Every entry's slope, times the shares of all windows that see it."""
+    s, c = (cells(part, windows) for part in slope)
     least, limit = scaled.least(c.dtype), jnp.ones((), c.dtype)
     share, own = spread(shares[0], windows), spread(shares[1], windows, least)
-    c, zero = cells(c, windows), jnp.zeros_like(limit)
 
     def term(block: Block) -> Array:
         exponent = jnp.minimum(c + shifted(own, windows, block), limit)
-        part = shifted(share, windows, block) * scaled.brought(exponent)
-        return jnp.where(taps_of(block, part.ndim, np.int32) >= 0, part, zero)
+        part = s * shifted(share, windows, block) * scaled.brought(exponent)
+        taken = taps_of(block, part.ndim, np.int32) >= 0
+        return jnp.where(taken, part, jnp.zeros_like(limit))
 
     return blocked_sum(windows, term)
 

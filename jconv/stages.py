@@ -33,8 +33,9 @@ from jconv.windows import offsets, view
 
 Windows = tuple[Window, ...]
 
-# As many taps as one fused loop reads.
-FEW = 9
+# As many taps as one fused loop reads, and of windows that share no entry.
+FEW, MANY = 9, 64
+OFTEN = 8
 
 
 def cropped(x: Array, windows: Sequence[Window]) -> tuple[Array, Windows]:
@@ -111,12 +112,13 @@ class Part(NamedTuple):
 def parts(windows: Sequence[Window]) -> list[Part]:
     """Those windows that see no padding, and those at each end of each axis that do.
 
-    Windows at a stride read the input so few times that a padded copy of it is what costs most:
-    apart, 3x3 windows of stride 2 over 8x112x112x64 took 1.0 ms and not 1.9.
+    Windows of few taps at a stride read the input so few times that a padded copy of it is what
+    costs most: apart, 3x3 windows of stride 2 over 8x112x112x64 took 1.0 ms and not 1.9.
     """
     whole = [(0, w.out) for w in windows]
     inner = [_inside(w) for w in windows]
-    if not _strided(windows) or any(start >= stop for start, stop in inner):
+    few = math.prod(w.taps for w in windows) <= FEW
+    if not (few and _strided(windows)) or any(start >= stop for start, stop in inner):
         return [_part(windows, whole)]
     made = [_part(windows, inner)]
     for axis, ((start, stop), (_, out)) in enumerate(zip(inner, whole, strict=True)):
@@ -201,7 +203,8 @@ def along(
 
 def few(windows: Sequence[Window]) -> bool:
     """Whether one fused loop over all the taps is best."""
-    return math.prod(w.taps for w in windows) <= FEW
+    taps = math.prod(w.taps for w in windows)
+    return taps <= FEW or taps <= min(MANY, OFTEN * math.prod(w.stride for w in windows))
 
 
 def _strided(windows: Sequence[Window]) -> bool:
@@ -220,8 +223,10 @@ def held(windows: Sequence[Window], light: bool = False) -> int:
 
 
 def tight(w: Window) -> Window:
-    """The window, where there is but one, without the tail that it does not cover."""
-    return dataclasses.replace(w, high=w.high + w.covered - w.extent) if w.out == 1 else w
+    """The window; where there is but one, of any stride, without the tail it does not cover."""
+    if w.out > 1:
+        return w
+    return dataclasses.replace(w, high=w.high + w.covered - w.extent, stride=w.reach + 1)
 
 
 def step(w: Window) -> tuple[int, int, int]:
