@@ -10,8 +10,10 @@ too, and long windows are folded axis by axis.
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
+from itertools import accumulate
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -22,11 +24,13 @@ from jconv.fusion import added, kept
 from jconv.geometry import Window
 from jconv.stages import (
     FEW,
+    Block,
     Windows,
     along,
     beyond,
     blocked_sum,
     blocks,
+    cells,
     cropped,
     enclosed,
     exists,
@@ -76,6 +80,11 @@ def over(fold: Fold, y: Entry, windows: Windows, custom_vjp: bool = False) -> En
     """The fold of every window, which crops nothing; of long ones axis by axis."""
     if few(windows):
         return fold.stage(windows, y, custom_vjp)
+    return by_axes(fold, y, windows, custom_vjp)
+
+
+def by_axes(fold: Fold, y: Entry, windows: Windows, custom_vjp: bool) -> Entry:
+    """The fold of every window, by folds of folds along one axis after the other."""
     rank, fills = len(windows), fold.fill(y[0].dtype)
     for axis in reversed(range(rank)):
         w = windows[axis]
@@ -194,8 +203,8 @@ def _product_stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
     def plain(windows, x):
         return kept(_multiplied(views(x, windows, 1)))
 
-    def backward(windows, x, y, y_bar):
-        return [_multiplied_adjoint(windows, x, y, y_bar)]
+    def backward(windows, x, _, y_bar):
+        return [_multiplied_adjoint(windows, x, y_bar)]
 
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return (plain(windows, x),)
@@ -206,19 +215,17 @@ def _multiplied(parts: Sequence[Array]) -> Array:
     return reduce(jnp.multiply, parts)
 
 
-def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> Array:
+def _multiplied_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
     """Each tap takes `y_bar` times the entries of the other taps: no division.
 
     A window along several axes is a product of products, and each of these has fewer others.
     """
-    made, taps = blocks(windows), math.prod(w.taps for w in windows)
-    axis = next((axis for axis, w in enumerate(windows) if w.taps > 1), len(windows))
-    if len(made) * taps > FEW and any(w.taps > 1 for w in windows[axis + 1 :]):
-        inner = tuple(Window(w.size, 1) if a <= axis else w for a, w in enumerate(windows))
-        products = _multiplied(views(x, inner, 1))
-        outer = tuple(w if a <= axis else Window(w.out, 1) for a, w in enumerate(windows))
-        y_bar = _multiplied_adjoint(outer, products, y, y_bar)
-        return _multiplied_adjoint(inner, x, products, y_bar)
+    made, taps = blocks(windows), [w.taps for w in windows if w.taps > 1]
+    if len(made) * math.prod(taps) > FEW and (len(taps) > 1 or math.prod(taps) > FEW):
+        _, transpose = jax.vjp(lambda x: by_axes(PRODUCT, (x,), windows, True), x)
+        return transpose((y_bar,))[0]
+    if all(w.stride == 1 for w in windows) and len(taps) == 1:
+        return _running_adjoint(windows, x, y_bar)
     seen = views(*beyond(x, windows))
     y_bar, one = spread(y_bar, windows), jnp.ones((), x.dtype)
 
@@ -232,6 +239,30 @@ def _multiplied_adjoint(windows: Windows, x: Array, y: Array, y_bar: Array) -> A
                 share = share * (jnp.where(reads, one, entry) if reads.any() else entry)
         taken = exists(block, windows, share.ndim) & (own >= 0)
         return jnp.where(taken, share, jnp.zeros_like(one))
+
+    return blocked_sum(windows, term)
+
+
+def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
+    """Of windows everywhere along one axis: products of the entries before, and of those after."""
+    axis = next(axis for axis, w in enumerate(windows) if w.taps > 1)
+    w, lead = windows[axis], x.ndim - len(windows) - 1
+    around = [(w.reach if a == axis else 0,) * 2 for a in range(len(windows))]
+    near, one = written(x, around, 1), jnp.ones((1,) * x.ndim, x.dtype)
+
+    def products(step: int) -> list[Array]:
+        starts = [w.reach + v * step for v in range(1, w.taps)]
+        entries = [lax.slice_in_dim(near, s, s + w.size, axis=lead + axis) for s in starts]
+        return [one, *accumulate(entries, jnp.multiply)]
+
+    before, after = products(-w.dilation), products(w.dilation)
+    y_bar = spread(y_bar, windows)
+
+    def term(block: Block) -> Array:
+        (own,) = block.taps.ravel()
+        others = before[own] * after[w.taps - 1 - own]
+        share = shifted(y_bar, windows, block) * cells(others, windows)
+        return jnp.where(exists(block, windows, share.ndim), share, jnp.zeros((), x.dtype))
 
     return blocked_sum(windows, term)
 
