@@ -247,8 +247,8 @@ def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
     """Of windows everywhere along one axis: products of the entries before, and of those after."""
     axis = next(axis for axis, w in enumerate(windows) if w.taps > 1)
     w, lead = windows[axis], x.ndim - len(windows) - 1
-    around = [(w.reach if a == axis else 0,) * 2 for a in range(len(windows))]
-    near, one = written(x, around, 1), jnp.ones((1,) * x.ndim, x.dtype)
+    ends = [w.reach if a == axis else 0 for a in range(len(windows))]
+    near, one = written(x, [(n, n) for n in ends], 1), jnp.ones((1,) * x.ndim, x.dtype)
 
     def products(step: int) -> list[Array]:
         starts = [w.reach + v * step for v in range(1, w.taps)]
