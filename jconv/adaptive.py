@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import folds, geometry
+from jconv import geometry, sums
 from jconv.bins import Bins, axis_by_axis, equal, greatest, summed
 from jconv.extremes import extremes, positions, winners
 from jconv.geometry import Ints, Window
@@ -46,7 +46,7 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
     bins = _checked(x, output_size)
 
     def by_windows(windows: Sequence[Window], y: Array) -> list[Array]:
-        return [folds.folded(folds.SUM, y, windows)]
+        return [sums.summed(y, windows)]
 
     (y,) = axis_by_axis(bins, summed, by_windows, x.astype(wide(x.dtype)), fill=0)
     for axis, b in enumerate(bins):

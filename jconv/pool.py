@@ -4,25 +4,26 @@
     folds       y[o] = sum, product, log-sum-exp or p-norm of the same entries
 
 Each public function resolves its options to static windows, pads by composition, and hands over to
-the stages of `extremes` or `folds`, which hold the rules.
+`extremes`, `sums`, `folds` or `smooth`, which hold the rules.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import adjoint, folds, geometry
-from jconv.batches import in_turns
+from jconv import adjoint, geometry, scaled, smooth, sums
 from jconv.extremes import extremes, positions, winners
+from jconv.folds import PRODUCT, folded
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, number, scalar, wide
 from jconv.padding import crop, grow, padded
 from jconv.placement import placed
 from jconv.pool_options import Call, called
-from jconv.stages import held, laid
+from jconv.stages import laid
 
 
 @placed("x")
@@ -154,9 +155,7 @@ def avg_pool(
     call = called(inexact(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
     include = geometry.flag("count_include_pad", count_include_pad)
     counts = call.pooling.counts(include, divisor)
-    total = folds.folded(
-        folds.SUM, call.x.astype(wide(call.x.dtype)), call.windows, call.custom_vjp
-    )
+    total = sums.summed(call.x.astype(wide(call.x.dtype)), call.windows, call.custom_vjp)
     for axis, count in enumerate(counts):
         total = total / jnp.asarray(laid(count, axis, call.pooling.rank, total.ndim), total.dtype)
     return total.astype(call.x.dtype)
@@ -194,7 +193,7 @@ def sum_pool(
     Array([4, 6, 5], dtype=int32)
     """
     call = called(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
-    return _folded(folds.SUM, call)
+    return _widely(sums.summed, call)
 
 
 @placed("x")
@@ -230,7 +229,7 @@ def prod_pool(
     Array([3, 0, 0], dtype=int32)
     """
     call = called(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
-    return _folded(folds.PRODUCT, call)
+    return _widely(partial(folded, PRODUCT), call)
 
 
 @placed("x")
@@ -271,18 +270,13 @@ def logsumexp_pool(
     """
     x = inexact(array(x, real=True))
     call = called(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
+    unit = isinstance(temperature, int | float) and temperature == 1
     temperature = _temperature(temperature, wide(x.dtype))
-    y = in_turns(
-        _log_sum_exp, (call.windows, call.custom_vjp), call.x.astype(wide(x.dtype)), temperature,
-        rank=call.pooling.rank, held=held(call.windows), custom_vjp=call.custom_vjp,
-    )  # fmt: skip
-    return y.astype(x.dtype)
-
-
-def _log_sum_exp(static: tuple[Sequence[Window], bool], x: Array, temperature: Array) -> Array:
-    scaled = _finite(x, lambda x: x / temperature)
-    y = folds.folded(folds.LOG_SUM_EXP, scaled, *static)
-    return _finite(y, lambda y: y * temperature)
+    x = call.x.astype(wide(call.x.dtype))
+    x = x if unit else _finite(x, lambda x: x / temperature)
+    y = smooth.smoothed(smooth.LOG_SUM_EXP, x, call.windows, call.custom_vjp)
+    y = y if unit else _finite(y, lambda y: y * temperature)
+    return y.astype(call.x.dtype)
 
 
 @placed("x")
@@ -324,10 +318,13 @@ def lp_pool(
     call = called(x, window, stride, padding, dilation, ceil_mode, custom_vjp)
     p = _exponent(p)
     if p == np.inf:
-        sizes = padded(folds.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
+        sizes = padded(scaled.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
         inner = [w.padded() for w in call.windows]
         return extremes(sizes, inner, custom_vjp=call.custom_vjp)
-    return _folded(folds.norm(p), call)
+    y = smooth.smoothed(
+        smooth.norm(p), call.x.astype(wide(x.dtype)), call.windows, call.custom_vjp
+    )
+    return y.astype(x.dtype)
 
 
 @placed("x")
@@ -410,11 +407,10 @@ def _extremes(
     return winners(call.x, call.windows, places, least, call.custom_vjp)
 
 
-def _folded(fold: folds.Fold, call: Call) -> Array:
+def _widely(fold: Callable[[Array, Sequence[Window], bool], Array], call: Call) -> Array:
     """The fold, in float32 where `x` is narrower."""
     dtype = call.x.dtype
-    y = folds.folded(fold, call.x.astype(wide(dtype)), call.windows, call.custom_vjp)
-    return y.astype(dtype)
+    return fold(call.x.astype(wide(dtype)), call.windows, call.custom_vjp).astype(dtype)
 
 
 def _finite(x: Array, f: Callable[[Array], Array]) -> Array:

@@ -172,6 +172,31 @@ def test_norm_overflows_nowhere():
     assert_close(jconv.lp_pool(x, (4,), 4) / 1e30, np.full((1, 1), math.sqrt(2)), "float32", 4)
 
 
+@pytest.mark.parametrize("taps", [3, 12])
+def test_log_sum_exp_overflows_nowhere(taps):
+    """Nor do its shares vanish: entries far apart, and as low as a mask."""
+    least = float(np.finfo("float32").min)
+    entries = [least, 1e30, 200, 201, -500, least, least, -3e4, 3, 2, 1, 0, -1, 5, 7]
+    x = np.resize(np.float32(entries), (taps * 5, 1))
+    y, transpose = jax.vjp(lambda x: jconv.logsumexp_pool(x, (taps,)), jnp.asarray(x))
+    rows = x.astype("float64").reshape(5, taps)
+    top = rows.max(1, keepdims=True)
+    total = np.exp(rows - top).sum(1, keepdims=True)
+    np.testing.assert_allclose(y, top + np.log(total), rtol=2e-7)
+    x_bar = transpose(jnp.ones_like(y))[0].reshape(5, taps)
+    np.testing.assert_allclose(x_bar, np.exp(rows - top) / total, rtol=2e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("p", [1.5, 2, 3])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_norms_of_any_size_have_one_gradient(p, size):
+    def slope(x):
+        return jax.grad(lambda x: jconv.lp_pool(x, (4,), p, stride=1).sum())(x)
+
+    x = dense((9, 2), "float32", 0)
+    np.testing.assert_allclose(slope(x * np.float32(size)), slope(x), rtol=2e-5)
+
+
 @pytest.mark.parametrize("custom_vjp", [True, False])
 def test_temperature(custom_vjp):
     (case,) = named(POOL_CASES, "overlapping")

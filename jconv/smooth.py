@@ -1,0 +1,178 @@
+"""Windows folded by a log-sum-exp or a norm: a function of a sum of functions, and its rule.
+
+    lse     y = log sum_t e^x_t            x_bar[i] = e^x[i] sum_o y_bar[o] e^-y[o]
+    norm    y = (sum_t |x_t|^p)^(1/p)      x_bar[i] = u(x[i]) sum_o y_bar[o] y[o]^(1-p)
+
+where `u(x) = x |x|^(p-2)`, and `o` runs over the windows that see entry `i`. All sums are of
+numbers with exponents of their own, and those of the rule are windows too, over what the stride
+leaves apart.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jconv import adjoint, scaled
+from jconv.batches import Image, by_images
+from jconv.folds import Entry, Fold, over
+from jconv.fusion import kept
+from jconv.geometry import Window
+from jconv.scaled import Scaled
+from jconv.stages import (
+    FEW,
+    Block,
+    Part,
+    Windows,
+    blocked_sum,
+    blocks,
+    cells,
+    cropped,
+    held,
+    shifted,
+    spread,
+    swept,
+    taps_of,
+    tight,
+    written,
+)
+
+
+class Smooth(NamedTuple):
+    """`y = leave(sum_t enter(x_t))`, of derivative `slope(x_t) share(y, 1)`."""
+
+    enter: Callable[[Array], Scaled]
+    leave: Callable[[Scaled], Array]
+    slope: Callable[[Array], Scaled]
+    share: Callable[[Array, Array], Scaled]
+
+
+Static = tuple[Smooth, Windows]
+
+
+def smoothed(kind: Smooth, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
+    """The smooth fold of every window."""
+    x, windows = cropped(x, [tight(w) for w in windows])
+    lead = x.ndim - len(windows) - 1
+    image = Image(lead, held(windows) * int(np.prod(x.shape[lead:])) * x.dtype.itemsize)
+
+    def plain(static: Static, x: Array) -> Array:
+        return by_images(_forward, static, x, image=image)
+
+    def backward(static: Static, *arrays: Array) -> list[Array]:
+        return [by_images(_backward, static, *arrays, image=image)]
+
+    static = kind, windows
+    return adjoint.pointwise(plain, backward, static, x) if custom_vjp else plain(static, x)
+
+
+def _forward(static: Static, x: Array) -> Array:
+    kind, windows = static
+    number = kind.enter(x)
+    if any(w.stride <= w.reach for w in windows):
+        number = tuple(map(kept, number))
+    # Kept, as the rule reads it too.
+    return kept(kind.leave(over(SCALED, number, windows)))
+
+
+def _backward(static: Static, x: Array, y: Array, y_bar: Array) -> Array:
+    kind, windows = static
+    s, c = kind.slope(x)
+    shares = tuple(map(kept, kind.share(y, y_bar)))
+    if len(blocks(windows)) <= FEW:
+        return _seen(windows, (s, c), shares)
+    total, most = over(SCALED, *_turned(windows, shares))
+    return s * (total * scaled.brought(c + most))
+
+
+def _turned(windows: Windows, shares: Scaled) -> tuple[Scaled, Windows]:
+    """The shares, `stride` entries apart, and windows over them: those that see each entry."""
+    lead = shares[0].ndim - len(windows) - 1
+    if any(w.stride > 1 for w in windows):
+        apart = [(0, 0, 0)] * shares[0].ndim
+        apart[lead:-1] = [(0, 0, w.stride - 1) for w in windows]
+        around = [(0, 0)] * len(windows)
+        fills = SCALED.fill(shares[0].dtype)
+        shares = tuple(
+            written(lax.pad(part, jnp.asarray(fill, part.dtype), apart), around)
+            for part, fill in zip(shares, fills, strict=True)
+        )
+    made = []
+    for w, size in zip(windows, shares[0].shape[lead:-1], strict=True):
+        low = w.reach - w.low
+        made.append(Window(size, w.taps, 1, low, w.size + w.reach - size - low, w.dilation))
+    (s, turned), (c, _) = (cropped(part, made) for part in shares)
+    return (s, c), turned
+
+
+def _seen(windows: Windows, slope: Scaled, shares: Scaled) -> Array:
+    """Every entry's slope, times the shares of all windows that see it."""
+    s, c = (cells(part, windows) for part in slope)
+    least, limit = scaled.least(c.dtype), jnp.ones((), c.dtype)
+    share, own = spread(shares[0], windows), spread(shares[1], windows, least)
+
+    def term(block: Block) -> Array:
+        exponent = jnp.minimum(c + shifted(own, windows, block), limit)
+        part = s * shifted(share, windows, block) * scaled.brought(exponent)
+        taken = taps_of(block, part.ndim, np.int32) >= 0
+        return jnp.where(taken, part, jnp.zeros_like(limit))
+
+    return blocked_sum(windows, term)
+
+
+# ---------------------------------------------------------------- the sum
+
+
+def _stage(windows: Windows, number: Entry, custom_vjp: bool) -> Scaled:
+    s, c = number
+    zero, least = SCALED.fill(s.dtype)
+    most = swept(lambda part, seen: scaled.greatest(seen), windows, (c, least))
+
+    def total(part: Part, seen: Sequence[Array], exponents: Sequence[Array]) -> Array:
+        return scaled.added(list(zip(seen, exponents, strict=True)), part.of(most))
+
+    return swept(total, windows, (s, zero), (c, least)), most
+
+
+def _sum(a: Entry, b: Entry) -> Scaled:
+    most = scaled.greatest([a[1], b[1]])
+    return scaled.added([(a[0], a[1]), (b[0], b[1])], most), most
+
+
+SCALED = Fold(_stage, _sum, lambda dtype: (0, scaled.least(dtype)))
+
+
+# ---------------------------------------------------------------- log-sum-exp
+
+
+def _share_of_log(y: Array, y_bar: Array) -> Scaled:
+    """`y_bar e^-y`, 0 where `y` is a sum of nothing."""
+    s, c = scaled.exponential(jnp.where(jnp.isneginf(y), y, -y))
+    return y_bar * s, c
+
+
+LOG_SUM_EXP = Smooth(
+    scaled.exponential, scaled.logarithm, slope=scaled.exponential, share=_share_of_log
+)
+
+
+# ---------------------------------------------------------------- norm
+
+
+@cache
+def norm(p: float) -> Smooth:
+    """The fold by a p-norm, 1 <= p < inf."""
+    return Smooth(
+        partial(scaled.power, p), partial(scaled.root, p),
+        slope=partial(scaled.signed_power, p), share=partial(_share_of_norm, p),
+    )  # fmt: skip
+
+
+def _share_of_norm(p: float, y: Array, y_bar: Array) -> Scaled:
+    """`y_bar y^(1-p)`, 0 where `y` is."""
+    none, zero = y == 0, jnp.zeros((), y.dtype)
+    s, c = scaled.power(1 - p, jnp.where(none, jnp.ones((), y.dtype), y))
+    return jnp.where(none, zero, y_bar * s), jnp.where(none, scaled.least(y.dtype), c)

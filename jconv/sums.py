@@ -1,0 +1,101 @@
+"""Windows summed, with a rule that keeps nothing: by stages on a CPU, elsewhere at once.
+
+    y = sum_t x_t        x_bar[i] = sum_o y_bar[o]
+
+where `o` runs over the windows that see entry `i`.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jconv import adjoint, reductions
+from jconv.batches import Image, by_images
+from jconv.folds import Entry, Fold, folded, over
+from jconv.fusion import added
+from jconv.geometry import Window
+from jconv.placement import zeros
+from jconv.reductions import per_platform
+from jconv.stages import (
+    Windows,
+    blocked_sum,
+    cropped,
+    held,
+    shifted,
+    spread,
+    swept,
+    taps_of,
+    tight,
+)
+
+
+def summed(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
+    """The sum of every window."""
+    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
+        return folded(SUM, x, windows, custom_vjp)
+    x, windows = cropped(x, [tight(w) for w in windows])
+    lead = x.ndim - len(windows) - 1
+    holds = held(windows, light=True) * math.prod(x.shape[lead:]) * x.dtype.itemsize
+    plain, transposed = (partial(by_images, f, image=Image(lead, holds)) for f in (_sum, _adjoint))
+    return adjoint.linear(plain, transposed, windows, x)
+
+
+def _sum(windows: Windows, x: Array) -> Array:
+    if not reductions.serves(windows):
+        return _staged(windows, x)
+    return per_platform(_staged, reductions.summed, windows, x)
+
+
+def _adjoint(windows: Windows, y: Array) -> Array:
+    if not reductions.serves_adjoint(windows):
+        return _staged_adjoint(windows, y)
+    return per_platform(_staged_adjoint, reductions.summed_adjoint, windows, y)
+
+
+def _staged(windows: Windows, x: Array, custom_vjp: bool = False) -> Array:
+    (y,) = over(SUM, (x,), windows, custom_vjp)
+    return y
+
+
+def _staged_adjoint(windows: Windows, y: Array) -> Array:
+    """Adjoint of `_staged`, which is linear: those of the stages, from the last to the first."""
+    shape = (*y.shape[: -len(windows) - 1], *(w.size for w in windows), y.shape[-1])
+    staged = partial(_staged, windows, custom_vjp=True)
+    _, transpose = jax.vjp(staged, zeros(shape, y.dtype, y))
+    return transpose(y)[0]
+
+
+# ---------------------------------------------------------------- one stage
+
+
+def _stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
+    (x,) = entry
+
+    def plain(windows: Windows, x: Array) -> Array:
+        return swept(lambda part, seen: added(seen), windows, (x, 0))
+
+    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
+        return (plain(windows, x),)
+    return (adjoint.linear(plain, _stage_adjoint, windows, x),)
+
+
+def _stage_adjoint(windows: Windows, y: Array) -> Array:
+    y, zero = spread(y, windows), jnp.zeros((), y.dtype)
+
+    def term(block):
+        seen = shifted(y, windows, block)
+        return jnp.where(taps_of(block, seen.ndim, np.int32) >= 0, seen, zero)
+
+    return blocked_sum(windows, term)
+
+
+def _joined(a: Entry, b: Entry) -> Entry:
+    return (a[0] + b[0],)
+
+
+SUM = Fold(_stage, _joined, lambda dtype: (0,), linear=True)
