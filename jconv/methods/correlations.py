@@ -28,7 +28,7 @@ LANES = 32
 # Entries of one axis of which a loop takes all.
 ONE_LOOP = 7
 # Sums of one step, and what they add up, past which compiling costs too much.
-MOST_SUMS, MOST_TERMS = 27, 256
+MOST_SUMS, MOST_TERMS = 27, 128
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
