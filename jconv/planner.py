@@ -91,7 +91,7 @@ def _has_few_channels(p: Problem) -> bool:
     elif c == 1 and m > 16 and p.positions >= 2**15:
         most = 800 // m  # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5
     else:
-        # 3x3 taps, 9 -> 9 channels on 16x64x64, take 1.9 ms and as they are 1.4; 8 -> 8 0.5 and 1.0.
+        # 3x3 taps, 9 -> 9 channels on 16x64x64, take 1.9 ms, and as they are 1.4; 8 -> 8 0.5 and 1.
         most = (81 if c <= 4 else 72) if pairs <= 96 and m <= 16 * c else 0
     return p.taps * c <= most and p.every(lambda w: w.input_dilation == 1)
 
