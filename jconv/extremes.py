@@ -20,7 +20,8 @@ from jax import Array, lax
 from jconv.batches import Image, by_images, selection
 from jconv.geometry import Window
 from jconv.operands import wide
-from jconv.reductions import per_platform, reduced, serves
+from jconv.platforms import per_platform
+from jconv.reductions import reduced, serves
 from jconv.stages import (
     FEW,
     Part,

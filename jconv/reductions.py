@@ -1,4 +1,4 @@
-"""XLA's own windowed reductions, which accelerators compute best, and which platform takes them.
+"""XLA's own windowed reductions, which accelerators compute best.
 
 On an H200 (jax 0.11.2) 3x3 maxima over 64x56x56x64 take 0.08 ms so and by shifted views 0.14, the
 adjoint of their means 0.08 and 0.14; with a stride of 2 that adjoint takes 0.27 so and 0.17 in
@@ -7,10 +7,8 @@ blocks, and 31x31 windows 1.7 so and 0.4 in stages.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array, lax
 
@@ -18,14 +16,6 @@ from jconv.geometry import Window
 
 # Taps of a window up to which it is reduced at once.
 MOST = 64
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
-def per_platform(cpu: Callable, others: Callable, static: Any, *arrays: Array) -> Any:
-    """`cpu(static, *arrays)` or `others(static, *arrays)`, as one program when called eagerly."""
-    return lax.platform_dependent(
-        *arrays, cpu=partial(cpu, static), default=partial(others, static)
-    )
 
 
 def serves(windows: Sequence[Window]) -> bool:

@@ -20,7 +20,7 @@ from jconv.folds import Entry, Fold, folded, over
 from jconv.fusion import added
 from jconv.geometry import Window
 from jconv.placement import zeros
-from jconv.reductions import per_platform
+from jconv.platforms import per_platform
 from jconv.stages import (
     Windows,
     blocked_sum,
