@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from experiments import command_line
@@ -52,9 +51,6 @@ def run(
     cases: Sequence[Case], options: argparse.Namespace, peers: Sequence[str], *, check: bool = False
 ) -> list[Measurement]:
     """Measures the cases, and prints a line of the table after each."""
-    # glibc maps an array anew at every call until it has freed one as large, up to 32 MiB: what was
-    # measured before would decide, from 4 to 8 ms for 24 MiB.
-    np.ones(31 * 2**20, np.int8)
     plan = bench.Plan(options.rounds, options.budget, _tolerance(), check)
     measurements = []
     print(report.heading(peers))
