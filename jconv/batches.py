@@ -35,6 +35,12 @@ class Image(NamedTuple):
     bytes: int
 
 
+def image_of(x: Array, rank: int, held: int) -> Image:
+    """An image of `[*batch, *size, c]`, of a function that holds `held` arrays like it."""
+    lead = x.ndim - rank - 1
+    return Image(lead, held * math.prod(x.shape[lead:]) * x.dtype.itemsize)
+
+
 def by_images(f: Callable, static: Any, *arrays: Array, image: Image) -> Any:
     """`f(static, *arrays)` of arrays `[*batch, ...]`."""
     turns = _turns(f, static, arrays[0], image)
@@ -60,22 +66,18 @@ def selection(
     return adjoint.selection(chosen, gathered, scattered, static, x, reverse=reverse, alone=valued)
 
 
-def in_turns(
-    f: Callable, static: Any, x: Array, *scalars: Array, rank: int, held: int, custom_vjp: bool
-) -> Array:
-    """`f(static, x, *scalars)` of `[*batch, *size, c]`, where `f` holds `held` arrays like `x`.
+def in_turns(f: Callable, static: Any, x: Array, *, image: Image, custom_vjp: bool) -> Array:
+    """`f(static, x)` of `[*batch, *size, c]`.
 
     Its rule computes `f` again, turn by turn, rather than keep what it held.
     """
-    lead = x.ndim - rank - 1
-    image = Image(lead, held * math.prod(x.shape[lead:]) * x.dtype.itemsize)
     turns = _turns(f, static, x, image)
     if turns is None:
-        return f(static, x, *scalars)
-    plain = partial(at_once, _forward)
+        return f(static, x)
+    plain = partial(at_once, _each)
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
-        return plain(turns, x, *scalars)
-    return adjoint.pointwise(plain, partial(at_once, _backward), turns, x, *scalars)
+        return plain(turns, x)
+    return adjoint.pointwise(plain, partial(at_once, _backward), turns, x)
 
 
 def _turns(f: Callable, static: Any, x: Array, image: Image) -> Turns | None:
@@ -90,21 +92,15 @@ def _each(turns: Turns, *arrays: Array) -> Any:
     return _taken(turns, partial(turns.f, turns.static), *arrays)
 
 
-def _forward(turns: Turns, x: Array, *scalars: Array) -> Array:
-    return _taken(turns, lambda x: turns.f(turns.static, x, *scalars), x)
-
-
-def _backward(turns: Turns, x: Array, *others: Array) -> tuple[Array, ...]:
-    *scalars, _, y_bar = others
-
+def _backward(turns: Turns, x: Array, _: Array, y_bar: Array) -> tuple[Array, ...]:
     def pull(x: Array, y_bar: Array) -> tuple[Array, ...]:
-        return jax.vjp(partial(turns.f, turns.static), x, *scalars)[1](y_bar)
+        return jax.vjp(partial(turns.f, turns.static), x)[1](y_bar)
 
     return _taken(turns, pull, x, y_bar)
 
 
 def _taken(turns: Turns, f: Callable, *arrays: Array) -> Any:
-    """`f(*arrays)`; on CPU in turns, where the scalars among its results are added up."""
+    """`f(*arrays)`; on CPU in turns."""
     batch = arrays[0].shape[: turns.lead]
     # A turn of one image in an axis of its own would make XLA:CPU copy whole arrays.
     images = () if turns.images == 1 else (turns.images,)
@@ -117,8 +113,6 @@ def _taken(turns: Turns, f: Callable, *arrays: Array) -> Any:
         return f(written(first, [(0, 0)] * rank), *others)
 
     def joined(parts: Array) -> Array:
-        if parts.ndim == 1:
-            return parts.sum()
         return parts.reshape(*batch, *parts.shape[1 + len(images) :])
 
     def by_turns(*arrays: Array) -> Any:

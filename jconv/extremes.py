@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.batches import Image, by_images, selection
+from jconv.batches import Image, by_images, image_of, selection
 from jconv.geometry import Window
 from jconv.operands import wide
 from jconv.platforms import per_platform
@@ -64,9 +64,7 @@ class Choice(NamedTuple):
 
     def image(self, a: Array, more: int = 0) -> Image:
         """An image of `a`; `more` arrays like the input are held beside what the stages hold."""
-        size = math.prod(w.size for w in self.windows) * a.shape[-1]
-        holds = held(self.windows, light=True) + more
-        return Image(a.ndim - len(self.windows) - 1, holds * size * a.dtype.itemsize)
+        return image_of(a, len(self.windows), held(self.windows, light=True) + more)
 
 
 Winners = tuple[Array, ...]

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
-from jconv.batches import in_turns
+from jconv.batches import image_of, in_turns
 from jconv.fusion import kept
 from jconv.geometry import Window
 from jconv.stages import (
@@ -57,21 +57,6 @@ class Fold(NamedTuple):
     stage: Callable[[Windows, Entry, bool], Entry]
     joined: Callable[[Entry, Entry], Entry]
     fill: Callable[[Any], tuple[float, ...]]
-    linear: bool = False
-
-
-def folded(fold: Fold, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
-    """The fold of every window of an array."""
-    static = fold, tuple(windows), custom_vjp
-    holds = held(windows, light=fold.linear)
-    return in_turns(_folded, static, x, rank=len(windows), held=holds, custom_vjp=custom_vjp)
-
-
-def _folded(static: tuple[Fold, Windows, bool], x: Array) -> Array:
-    fold, windows, custom_vjp = static
-    x, windows = cropped(x, [tight(w) for w in windows])
-    (y,) = over(fold, (x,), windows, custom_vjp)
-    return y
 
 
 def over(fold: Fold, y: Entry, windows: Windows, custom_vjp: bool = False) -> Entry:
@@ -162,6 +147,18 @@ def _cut(x: Array, at: int, stop: int, start: int, custom_vjp: bool) -> tuple[Ar
 
 
 # ---------------------------------------------------------------- product
+
+
+def multiplied(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
+    """The product of every window."""
+    x, windows = cropped(x, [tight(w) for w in windows])
+    image = image_of(x, len(windows), held(windows))
+    return in_turns(_folded, (windows, custom_vjp), x, image=image, custom_vjp=custom_vjp)
+
+
+def _folded(static: tuple[Windows, bool], x: Array) -> Array:
+    (y,) = over(PRODUCT, (x,), *static)
+    return y
 
 
 def _product_stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:

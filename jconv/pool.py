@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry, scaled, smooth, sums
 from jconv.extremes import extremes, positions, winners
-from jconv.folds import PRODUCT, folded
+from jconv.folds import multiplied
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, number, scalar, wide
 from jconv.padding import crop, grow, padded
@@ -229,7 +229,7 @@ def prod_pool(
     Array([3, 0, 0], dtype=int32)
     """
     call = called(array(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
-    return _widely(partial(folded, PRODUCT), call)
+    return _widely(multiplied, call)
 
 
 @placed("x")
@@ -321,10 +321,7 @@ def lp_pool(
         sizes = padded(scaled.magnitude(call.x), call.windows, custom_vjp=call.custom_vjp)
         inner = [w.padded() for w in call.windows]
         return extremes(sizes, inner, custom_vjp=call.custom_vjp)
-    y = smooth.smoothed(
-        smooth.norm(p), call.x.astype(wide(x.dtype)), call.windows, call.custom_vjp
-    )
-    return y.astype(x.dtype)
+    return _widely(partial(smooth.smoothed, smooth.norm(p)), call)
 
 
 @placed("x")

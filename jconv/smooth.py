@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint, scaled
-from jconv.batches import Image, by_images
+from jconv.batches import by_images, image_of
 from jconv.folds import Entry, Fold, over
 from jconv.fusion import kept
 from jconv.geometry import Window
@@ -56,8 +56,7 @@ Static = tuple[Smooth, Windows]
 def smoothed(kind: Smooth, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The smooth fold of every window."""
     x, windows = cropped(x, [tight(w) for w in windows])
-    lead = x.ndim - len(windows) - 1
-    image = Image(lead, held(windows) * int(np.prod(x.shape[lead:])) * x.dtype.itemsize)
+    image = image_of(x, len(windows), held(windows))
 
     def plain(static: Static, x: Array) -> Array:
         return by_images(_forward, static, x, image=image)

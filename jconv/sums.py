@@ -5,7 +5,6 @@
 where `o` runs over the windows that see entry `i`.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -15,8 +14,8 @@ import numpy as np
 from jax import Array
 
 from jconv import adjoint, reductions
-from jconv.batches import Image, by_images
-from jconv.folds import Entry, Fold, folded, over
+from jconv.batches import by_images, image_of
+from jconv.folds import Entry, Fold, over
 from jconv.fusion import added
 from jconv.geometry import Window
 from jconv.placement import zeros
@@ -36,12 +35,11 @@ from jconv.stages import (
 
 def summed(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The sum of every window."""
-    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
-        return folded(SUM, x, windows, custom_vjp)
     x, windows = cropped(x, [tight(w) for w in windows])
-    lead = x.ndim - len(windows) - 1
-    holds = held(windows, light=True) * math.prod(x.shape[lead:]) * x.dtype.itemsize
-    plain, transposed = (partial(by_images, f, image=Image(lead, holds)) for f in (_sum, _adjoint))
+    in_turns = partial(by_images, image=image_of(x, len(windows), held(windows, light=True)))
+    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
+        return in_turns(_staged, windows, x)
+    plain, transposed = partial(in_turns, _sum), partial(in_turns, _adjoint)
     return adjoint.linear(plain, transposed, windows, x)
 
 
@@ -98,4 +96,4 @@ def _joined(a: Entry, b: Entry) -> Entry:
     return (a[0] + b[0],)
 
 
-SUM = Fold(_stage, _joined, lambda dtype: (0,), linear=True)
+SUM = Fold(_stage, _joined, lambda dtype: (0,))
