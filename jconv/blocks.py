@@ -45,6 +45,10 @@ class Blocks(NamedTuple):
         starts = (image, row * stride, *(0,) * (a.ndim - 2))
         return cut(a, starts, (self.images, size, *a.shape[2:]))
 
+    def whole(self, a: Array, step: Array | int) -> Array:
+        """The images of block `step`, where blocks are of whole images."""
+        return self.cut(a, step, 1, a.shape[1])
+
     def inside(self, step: Array | int, rows: int) -> Array:
         """Which rows of block `step` are among the `rows` of an image."""
         return step % self.row_blocks * self.rows + jnp.arange(self.rows) < rows
@@ -60,7 +64,7 @@ def reader(
     first, *others = windows
     if blocks.row_blocks == 1:
         return lambda step: lax.optimization_barrier(
-            embed(blocks.cut(x, step, 1, x.shape[1]), windows)
+            embed(blocks.whole(x, step), windows)
         )
     if first.input_dilation > 1:
         x = lax.optimization_barrier(embed(x, (first, *(Window(w.size, 1) for w in others))))

@@ -86,9 +86,7 @@ def _in_batches(
     if blocks.steps == 1:
         return whole(a, b)
 
-    def some(c: Array, step: Array | int) -> Array:
-        return lax.dynamic_slice_in_dim(c, step * blocks.images, blocks.images)
-
+    some = blocks.whole
     if face == "kernel_adjoint":
         return sum_blocks(blocks, lambda step: whole(some(a, step), some(b, step)))
     parts = lax.map(lambda step: whole(some(a, step), b), jnp.arange(blocks.steps))

@@ -39,8 +39,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     blocks = split(len(x), 1, (math.prod(x.shape[1:]) + math.prod(y.shape[1:])) * x.dtype.itemsize)
 
     def some(a: Array, step: Array | int) -> Array:
-        a = lax.dynamic_slice_in_dim(a, step * blocks.images, blocks.images)
-        return lax.optimization_barrier(a)
+        return lax.optimization_barrier(blocks.whole(a, step))
 
     if blocks.steps == 1:
         return _of_some(spec, x, y)
