@@ -68,10 +68,16 @@ def _turned(spec: Spec, x: Array, y: Array) -> Array:
 
 def transposed_kernel(k: Array, groups: int) -> Array:
     """The kernel of the input's adjoint: taps reversed, `[*taps, out // groups, in]`."""
-    k = lax.rev(k, range(k.ndim - 2))
+    return jnp.swapaxes(turned_kernel(k, groups), -1, -2)
+
+
+def turned_kernel(k: Array, groups: int) -> Array:
+    """The same, its channels in each other's place: `[*taps, in, out // groups]`."""
     *taps, inputs, out = k.shape
-    grouped = k.reshape(*taps, inputs, groups, out // groups)
-    return jnp.swapaxes(grouped, -1, -3).reshape(*taps, out // groups, groups * inputs)
+    if groups > 1:
+        k = jnp.swapaxes(k.reshape(*taps, inputs, groups, out // groups), -2, -3)
+        k = k.reshape(*taps, groups * inputs, out // groups)
+    return lax.rev(k, range(len(taps)))
 
 
 def _rows(a: Array) -> Array:

@@ -15,10 +15,9 @@ The input adjoint takes the kernel reversed, its two channels in each other's pl
 import math
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.channels import factors, transposed_kernel
+from jconv.channels import factors, transposed_kernel, turned_kernel
 from jconv.geometry import Spec, spread
 from jconv.padding import crop, grow
 from jconv.placement import whole
@@ -92,12 +91,7 @@ def _labelled(spec: Spec, y: Array, k: Array) -> Array:
     XLA finds which one is asked for if the reversal comes last and the numbers of the axes say the
     rest: 7x7 taps of stride 2 took 0.42 ms on an H200 and not 0.12.
     """
-    *taps, inputs, _ = k.shape
-    if spec.groups > 1:
-        k = jnp.swapaxes(k.reshape(*taps, inputs, spec.groups, -1), -2, -3)
-        k = k.reshape(*taps, spec.groups * inputs, -1)
-    k = lax.rev(k, range(len(taps)))
-    axes = _adjoint_axes(spec)
+    k, axes = turned_kernel(k, spec.groups), _adjoint_axes(spec)
     return _convolve(spec, y, k, axes, turned=True, feature_group_count=spec.groups)
 
 
