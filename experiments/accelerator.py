@@ -44,9 +44,9 @@ class Check(NamedTuple):
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser(__file__, __doc__)
-    add = parser.add_argument
-    add("--layers", type=Path, default=tables.LAYERS, help="a table of convolutions")
-    add("--only", metavar="NAME[,NAME]", help="these rows instead of all")
+    table = "a table of convolutions"
+    parser.add_argument("--layers", type=Path, default=tables.LAYERS, help=table)
+    side_by_side.add_only(parser)
     return command_line.parse(parser, arguments, only=_QUICK)
 
 

@@ -31,10 +31,15 @@ def parse(
 ) -> argparse.Namespace:
     """`command_line.parse` with the options that all of them share."""
     add = parser.add_argument
-    add("--only", metavar="NAME[,NAME]", help="these rows instead of all")
+    add_only(parser)
     add("--rounds", type=command_line.count, default=15, help="how often each program is timed")
     add("--budget", type=float, default=3, help="seconds, after which a program has no more rounds")
     return command_line.parse(parser, arguments, rounds=2, **quick)
+
+
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """The option whose value `selected` takes."""
+    parser.add_argument("--only", metavar="NAME[,NAME]", help="these rows instead of all")
 
 
 def selected(rows: Sequence[Row], only: str | None) -> list[Row]:
