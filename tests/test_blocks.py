@@ -104,7 +104,11 @@ def test_batches_change_nothing(small_blocks, groups):
 @pytest.mark.parametrize(
     ("method", "face", "window"),
     [
-        *(("interleaved", face, {"taps": 3, "low": 2, "high": 1, "dilation": 3}) for face in FACES),
+        *(
+            ("interleaved", face, {"taps": 3, "low": low, "high": 4 - low, "dilation": 3})
+            for face in FACES
+            for low in (2, -2, 5)
+        ),
         ("by_phase", "input_adjoint", {"taps": 4, "low": 1, "high": 2, "stride": 3}),
         *(
             ("turned", face, {"taps": 4, "low": -1, "high": 2, "dilation": 2})
