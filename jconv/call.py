@@ -60,6 +60,7 @@ def check(
     dtype: Any,
     *,
     sized: str = "x",
+    shaped: str = "kernel",
     stride: Ints = 1,
     padding: Padding = "valid",
     padding_mode: str = "constant",
@@ -73,14 +74,17 @@ def check(
     preferred_element_type: DTypeLike | None = None,
     custom_vjp: bool = True,
 ) -> Call:
-    """The call that shapes and options make; `sized` names the argument that gave the size."""
-    rank = geometry.kernel_rank(kernel_shape)
-    size, channels = geometry.split_shape("x", x_shape, rank)
+    """The call that shapes and options make.
+
+    `sized` names the argument that gave the size, `shaped` the one that gave the kernel's shape.
+    """
+    rank = geometry.kernel_rank(kernel_shape, shaped)
+    size, channels = geometry.split_shape(sized, x_shape, rank)
     geometry.require_entries(sized, size, x_shape)
     count = geometry.channel_groups(groups, channels, kernel_shape[-1])
     if kernel_shape[-2] * count != channels:
         raise geometry.wrong(
-            "kernel", "have in // groups input channels",
+            shaped, "have in // groups input channels",
             f"kernel shape {tuple(kernel_shape)}, groups={count}, x with {channels} channels",
         )  # fmt: skip
     made = geometry.windows(

@@ -95,7 +95,7 @@ def plan(
     """
     x_shape, kernel_shape = _shape("x_shape", x_shape), _shape("kernel_shape", kernel_shape)
     dtype = number_dtype("dtype", dtype)
-    call = check(x_shape, kernel_shape, dtype, **options)
+    call = check(x_shape, kernel_shape, dtype, sized="x_shape", shaped="kernel_shape", **options)
     platform = jax.default_backend() if platform is None else platform
     geometry.choice("platform", platform, ("cpu", "gpu", "cuda", "rocm", "tpu"))
     inputs, outputs = x_shape[-1], kernel_shape[-1]
