@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry
 from jconv.geometry import Ints, Padding, Spec, Window
 from jconv.methods import METHODS
-from jconv.operands import array, number_dtype, numbers, scalar
+from jconv.operands import array, factor_dtype, numbers, preferred_dtype, scalar
 from jconv.padding import padded, unpadded
 
 
@@ -103,7 +103,9 @@ def check(
         count,
         geometry.flag("flip", flip),
         checked_precision(precision),
-        _preferred(preferred_element_type, dtype),
+        None
+        if preferred_element_type is None
+        else preferred_dtype(dtype, preferred_element_type, geometry.wrong),
     )
     spec = spec.padded() if outside else spec
     return Call(
@@ -112,7 +114,7 @@ def check(
         mode=padding_mode,
         value=value,
         spec=spec,
-        method=_method(method, spec, dtype),
+        method=_method(method, spec, factor_dtype(dtype, spec.preferred)),
         custom_vjp=geometry.flag("custom_vjp", custom_vjp),
     )
 
@@ -180,20 +182,6 @@ def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
             "floats, one or two axes of 3 to 5 taps, and stride, dilations and groups 1",
         ),
     }
-
-
-def _preferred(preferred: DTypeLike | None, dtype):
-    if preferred is None:
-        return None
-    preferred = number_dtype("preferred_element_type", preferred)
-    kinds = (jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating)
-    same = any(jnp.issubdtype(dtype, k) and jnp.issubdtype(preferred, k) for k in kinds)
-    if not same or preferred.itemsize < dtype.itemsize:
-        raise geometry.wrong(
-            "preferred_element_type",
-            f"be of the kind of the operands' dtype {dtype}, and no narrower", preferred,
-        )  # fmt: skip
-    return preferred
 
 
 def checked_precision(precision: Any) -> Any:

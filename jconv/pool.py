@@ -10,10 +10,10 @@ Each public function resolves its options to static windows, pads by composition
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry, scaled, smooth, sums
@@ -378,7 +378,7 @@ def _undrop(windows: Sequence[Window], y: Array) -> Array:
 
 def _temperature(temperature: ArrayLike, dtype) -> Array:
     made = scalar("temperature", temperature, dtype)
-    if not isinstance(temperature, jax.core.Tracer) and not np.asarray(temperature) > 0:
+    if not isinstance(temperature, Tracer) and not np.asarray(temperature) > 0:
         raise geometry.wrong("temperature", "be positive", temperature)
     return jnp.asarray(made)
 

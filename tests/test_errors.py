@@ -203,9 +203,9 @@ PRECISIONS = [
 DTYPES = [
     ("nope", TypeError, "be a dtype; got 'nope' of type str"),
     (1, TypeError, "be a dtype; got 1 of type int"),
-    ("int32", ValueError, "be of the kind of the operands' dtype float32, .*; got int32"),
-    ("complex64", ValueError, "be of the kind of .* float32, and no narrower; got complex64"),
-    ("bfloat16", ValueError, "be of the kind of .* float32, and no narrower; got bfloat16"),
+    ("int32", ValueError, "be no narrower than float32, of its kind .*; got int32"),
+    ("complex64", ValueError, "be no narrower than float32, of its kind .*; got complex64"),
+    ("bfloat16", ValueError, "be no narrower than float32, of its kind .*; got bfloat16"),
 ]
 METHODS = [
     ("fastest", ValueError, "be one of ('auto', 'direct', .*); got 'fastest'"),
