@@ -32,9 +32,9 @@ from jconv.padding import crop, grow
 # Positions of an image from which the kernel's adjoint takes F(4, 3) on both axes: there XLA's own
 # sum over the window of a whole image loses as much.
 LARGE = 28**2
-# Bytes of the transforms of a block, of which the kernel's adjoint holds both at once: the products
-# want rows enough, but beyond 32 MiB of scratch pages are mapped anew at every call.
-BUDGET = 36 * 2**20
+# Bytes of the transforms of a block: the products want rows enough, but beyond 32 MiB of scratch
+# pages are mapped anew at every call.
+BUDGET = 24 * 2**20
 
 
 def forward(spec: Spec, x: Array, k: Array) -> Array:
@@ -53,7 +53,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if max(spec.taps) > 3:
         return patches.kernel_adjoint(spec, x, y)  # F(2, 5) rounds 8 times as much as XLA's
     tiles = _tiles(spec, 6 if math.prod(spec.out) >= LARGE else 4)
-    blocks, read = _blocked(spec, tiles, x, y.shape[-1], BUDGET // 2)
+    blocks, read = _blocked(spec, tiles, x, y.shape[-1], BUDGET * 3 // 4)
     size = tiles[0].size
     whole = [n * t.size for n, t in zip(_counts(spec, tiles), tiles, strict=True)]
     whole[0] = blocks.padded_rows * size
