@@ -1,6 +1,6 @@
 """Windows folded by a log-sum-exp or a norm: a function of a sum of functions, and its rule.
 
-    lse     y = log sum_t e^x_t            x_bar[i] = e^x[i] sum_o y_bar[o] e^-y[o]
+    lse     y = log z, z = sum_t e^x_t     x_bar[i] = e^x[i] sum_o y_bar[o] / z[o]
     norm    y = (sum_t |x_t|^p)^(1/p)      x_bar[i] = u(x[i]) sum_o y_bar[o] y[o]^(1-p)
 
 where `u(x) = x |x|^(p-2)`, and `o` runs over the windows that see entry `i`. All sums are of
@@ -40,14 +40,17 @@ from jconv.stages import (
     written,
 )
 
+Values = tuple[Array, Scaled]  # (y, z), where nothing reads `z` with none
+
 
 class Smooth(NamedTuple):
-    """`y = leave(sum_t enter(x_t))`, of derivative `slope(x_t) share(y, 1)`."""
+    """`y = leave(z)`, `z = sum_t enter(x_t)`, of derivative `slope(x_t) share((y, z), 1)`."""
 
     enter: Callable[[Array], Scaled]
     leave: Callable[[Scaled], Array]
     slope: Callable[[Array], Scaled]
-    share: Callable[[Array, Array], Scaled]
+    share: Callable[[Values, Array], Scaled]
+    keeps_sum: bool  # whether `share` reads `z`
 
 
 Static = tuple[Smooth, Windows]
@@ -58,29 +61,34 @@ def smoothed(kind: Smooth, x: Array, windows: Sequence[Window], custom_vjp: bool
     x, windows = cropped(x, [tight(w) for w in windows])
     image = image_of(x, len(windows), held(windows))
 
-    def plain(static: Static, x: Array) -> Array:
+    def plain(static: Static, x: Array) -> Values:
         return by_images(_forward, static, x, image=image)
 
-    def backward(static: Static, *arrays: Array) -> list[Array]:
-        return [by_images(_backward, static, *arrays, image=image)]
+    def backward(static: Static, x: Array, values: Values, bars: Values) -> list[Array]:
+        (y, z), (y_bar, _) = values, bars
+        return [by_images(_backward, static, x, y_bar, y, *z, image=image)]
 
     static = kind, windows
-    return adjoint.pointwise(plain, backward, static, x) if custom_vjp else plain(static, x)
+    y, _ = adjoint.pointwise(plain, backward, static, x) if custom_vjp else plain(static, x)
+    return y
 
 
-def _forward(static: Static, x: Array) -> Array:
+def _forward(static: Static, x: Array) -> Values:
     kind, windows = static
     number = kind.enter(x)
     if any(w.stride <= w.reach for w in windows):
         number = tuple(map(kept, number))
+    z = over(SCALED, number, windows)
+    if kind.keeps_sum:
+        z = tuple(map(kept, z))
     # Kept, as the rule reads it too.
-    return kept(kind.leave(over(SCALED, number, windows)))
+    return kept(kind.leave(z)), z if kind.keeps_sum else ()
 
 
-def _backward(static: Static, x: Array, y: Array, y_bar: Array) -> Array:
+def _backward(static: Static, x: Array, y_bar: Array, y: Array, *z: Array) -> Array:
     kind, windows = static
+    shares = tuple(map(kept, kind.share((y, z), y_bar)))
     s, c = kind.slope(x)
-    shares = tuple(map(kept, kind.share(y, y_bar)))
     if len(blocks(windows)) <= FEW:
         return _seen(windows, (s, c), shares)
     total, most = over(SCALED, *_turned(windows, shares))
@@ -147,15 +155,18 @@ SCALED = Fold(_stage, _sum, lambda dtype: (0, scaled.least(dtype)))
 # ---------------------------------------------------------------- log-sum-exp
 
 
-def _share_of_log(y: Array, y_bar: Array) -> Scaled:
-    """`y_bar e^-y`, 0 where `y` is a sum of nothing."""
-    s, c = scaled.exponential(jnp.where(jnp.isneginf(y), y, -y))
-    return y_bar * s, c
+def _share_of_log(values: Values, y_bar: Array) -> Scaled:
+    """`y_bar / z`, 0 where `z` is: `e^-y` would round once more, and by as much as `y` is large."""
+    _, (s, c) = values
+    none = s == 0
+    share = y_bar / jnp.where(none, jnp.ones((), s.dtype), s)
+    return jnp.where(none, jnp.zeros((), s.dtype), share), jnp.where(none, c, -c)
 
 
 LOG_SUM_EXP = Smooth(
-    scaled.exponential, scaled.logarithm, slope=scaled.exponential, share=_share_of_log
-)
+    scaled.exponential, scaled.logarithm,
+    slope=scaled.exponential, share=_share_of_log, keeps_sum=True,
+)  # fmt: skip
 
 
 # ---------------------------------------------------------------- norm
@@ -166,12 +177,13 @@ def norm(p: float) -> Smooth:
     """The fold by a p-norm, 1 <= p < inf."""
     return Smooth(
         partial(scaled.power, p), partial(scaled.root, p),
-        slope=partial(scaled.signed_power, p), share=partial(_share_of_norm, p),
+        slope=partial(scaled.signed_power, p), share=partial(_share_of_norm, p), keeps_sum=False,
     )  # fmt: skip
 
 
-def _share_of_norm(p: float, y: Array, y_bar: Array) -> Scaled:
+def _share_of_norm(p: float, values: Values, y_bar: Array) -> Scaled:
     """`y_bar y^(1-p)`, 0 where `y` is."""
+    y, _ = values
     none, zero = y == 0, jnp.zeros((), y.dtype)
     s, c = scaled.power(1 - p, jnp.where(none, jnp.ones((), y.dtype), y))
     return jnp.where(none, zero, y_bar * s), jnp.where(none, scaled.least(y.dtype), c)

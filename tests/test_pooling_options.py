@@ -172,6 +172,38 @@ def test_norm_overflows_nowhere():
     assert_close(jconv.lp_pool(x, (4,), 4) / 1e30, np.full((1, 1), math.sqrt(2)), "float32", 4)
 
 
+@pytest.mark.parametrize(("taps", "stride"), [((2, 2), 2), ((3, 3), 1)])
+def test_gradient_of_log_sum_exp_rounds_little(taps, stride):
+    rng = np.random.default_rng(0)
+    x = (8 * rng.standard_normal((40, 40, 4))).astype("float32")
+
+    def peer(x):
+        return jax.nn.logsumexp(jconv.unfold(x, taps, stride=stride), axis=(2, 3))
+
+    def pooled(x):
+        return jconv.logsumexp_pool(x, taps, stride=stride)
+
+    y_bar = rng.standard_normal(jax.eval_shape(peer, x).shape).astype("float32")
+
+    def gradient(f, dtype):
+        _, pull = jax.vjp(f, jnp.asarray(x, dtype))
+        return np.asarray(jax.jit(pull)(jnp.asarray(y_bar, dtype))[0], "float64")
+
+    exact = gradient(peer, "float64")
+    errors = [np.abs(gradient(f, "float32") - exact).max() for f in (pooled, peer)]
+    assert errors[0] <= 4 * errors[1]
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 3), (4,), (12,)])
+def test_products_over_the_edge_give_nothing(window):
+    """Where a window would start before the input or end behind it, none is."""
+    size = (15,) * len(window)
+    x = np.ones((*size, 2), "float32")
+    x[(0,) * len(size)], x[(-1,) * len(size)] = np.inf, np.inf
+    gradient = jax.grad(lambda x: jconv.prod_pool(x, window, stride=1).sum())(x)
+    assert not np.isnan(gradient).any()
+
+
 @pytest.mark.parametrize("taps", [3, 12])
 def test_log_sum_exp_overflows_nowhere(taps):
     """Nor do its shares vanish: entries far apart, and as low as a mask."""
