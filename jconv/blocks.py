@@ -93,15 +93,18 @@ def reader(
 
 
 def split(
-    n: int, rows: int, row_bytes: int, budget: int | None = None, least: int = 0
+    n: int, rows: int, row_bytes: int, budget: int | None = None, least: int = 0, whole: int = 1
 ) -> Blocks:
     """The fewest equal blocks of `n` images of `rows` rows that need about `budget` bytes each.
 
-    A budget of `least` bytes if that is more. An unknown number, exported, goes one by one.
+    A budget of `least` bytes if that is more; all at once where `whole` times as many are enough.
+    An unknown number, exported, goes one by one.
     """
     if not isinstance(n, int):
         return split(1, rows, row_bytes, budget, least)._replace(n=n)
     budget = max(BLOCK_BYTES if budget is None else budget, least)
+    if n * rows * row_bytes <= whole * budget:
+        return Blocks(n, n, 1, rows)
     if rows * row_bytes >= budget:
         most = max(budget // max(row_bytes, 1), 1)
         size = min(range(most, most // 2, -1), key=lambda size: -(-rows // size) * size)

@@ -8,7 +8,7 @@ import pytest
 
 from jconv import blocks, faces
 from jconv.geometry import Spec, Window
-from jconv.methods import mixed, winograd
+from jconv.methods import mixed, patches, winograd
 from jconv.planner import choose
 from jconv.problem import FACES, Problem
 from tests.compare import assert_close
@@ -24,6 +24,7 @@ CASES = {
     "pieces": (4, (33, 18), (3, 3), 32, 3, {}),
     "pieces of an axis": (2, (500,), (3,), 32, 5, {}),
     "volume": (2, (9, 6, 5), (3, 3, 2), 9, 4, {}),
+    "planes": (2, (9, 6, 5), (3, 1, 2), 2, 3, {"stride": 2}),
 }
 BUDGETS = (1, 1000, 3000, 10**7)
 
@@ -55,11 +56,16 @@ def _expected(case):
 
 @pytest.fixture(params=BUDGETS)
 def small_blocks(request, monkeypatch):
-    """Budgets that cut these sizes. Compiled programs know no budget, so none is kept."""
+    """Budgets that cut these sizes, and sums of products however few.
+
+    Compiled programs know no budget, so none is kept.
+    """
     monkeypatch.setattr(blocks, "BLOCK_BYTES", request.param)
     monkeypatch.setattr(winograd, "BUDGET", request.param)
     monkeypatch.setattr(mixed, "BUDGET", request.param)
     monkeypatch.setattr(faces, "BATCH_BYTES", request.param)
+    monkeypatch.setattr(patches, "SUMMED", 0)
+    monkeypatch.setattr(patches, "LONG", 1)
     jax.clear_caches()
     yield
     jax.clear_caches()

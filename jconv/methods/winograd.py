@@ -56,10 +56,9 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if max(spec.taps) > 3:
         return patches.kernel_adjoint(spec, x, y)  # F(2, 5) rounds 8 times as much as XLA's
     tiles = _tiles(spec, 6 if math.prod(spec.out) >= LARGE else 4)
-    blocks, read = _blocked(spec, tiles, x, y.shape[-1], BUDGET * 3 // 4)
     is_small = _is_small(x.shape[-1], y.shape[-1])
-    if is_small and blocks.steps > 1:  # what is cut anyway had better fit the cache
-        blocks, read = _blocked(spec, tiles, x, y.shape[-1], BUDGET * 3 // 8)
+    budget, whole = (BUDGET * 3 // 8, 2) if is_small else (BUDGET * 3 // 4, 1)
+    blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, whole)
     counts = _counts(spec, tiles)
     pieces = _pieces(blocks, math.prod(counts[1:])) if is_small else 0
     size = tiles[0].size
@@ -91,13 +90,14 @@ def _counts(spec: Spec, tiles: Sequence[Tile]) -> list[int]:
 
 
 def _blocked(
-    spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int, budget: int
+    spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int, budget: int, whole: int = 1
 ) -> tuple[Blocks, Callable[[Array | int], Array]]:
     """The blocks, in rows of tiles, and the reader of what whole tiles take of `x`."""
     acc = accumulator(spec, x.dtype)
     rows, *others = _counts(spec, tiles)
     channels = (x.shape[-1] + outputs) * math.prod(t.reach for t in tiles)
-    blocks = split(x.shape[0], rows, math.prod(others) * channels * acc.itemsize, budget)
+    row = math.prod(others) * channels * acc.itemsize
+    blocks = split(x.shape[0], rows, row, budget, whole=whole)
     windows = tuple(
         dataclasses.replace(w, high=t.size * n + w.reach - w.low - w.size)
         for w, t, n in zip(spec.windows, tiles, (blocks.padded_rows, *others), strict=True)
@@ -145,8 +145,9 @@ def _pieces(blocks: Blocks, tiles: int) -> int:
 
 
 def _turned(y: Array) -> Array:
-    """`[pieces, *size, tiles, entries, m]` to `[entries, pieces, m, *size, tiles]`."""
-    return alone(lambda y: row_major(jnp.moveaxis(y, (-2, 0, -1), (0, 1, 2))))(y)
+    """`[pieces, *size, tiles, entries, m]` to `[entries * pieces * m, *size, tiles]`."""
+    y = alone(lambda y: row_major(jnp.moveaxis(y, (-2, 0, -1), (0, 1, 2))))(y)
+    return y.reshape(-1, *y.shape[3:])
 
 
 def _products(spec: Spec, tiles: Sequence[Tile], x: Array, y: Array, pieces: int) -> Array:
@@ -163,12 +164,12 @@ def _products(spec: Spec, tiles: Sequence[Tile], x: Array, y: Array, pieces: int
         ys = views(y, axis, range(t.size), y.shape[axis] // t.size, t.size)
         pairs = [(weighted(b, xs), weighted(a, ys)) for a, b in zip(t.a, t.b, strict=True)]
         return jnp.stack([_products(spec, others, v, w, pieces) for v, w in pairs])
-    ys = entries(y, 0 if pieces else y.ndim - 2)
+    ys = entries(y.reshape(t.size, -1), 0) if pieces else entries(y, y.ndim - 2)
     v, w = lax.optimization_barrier((combined(t.b, xs, 0), combined(t.a, ys, 0)))
     if not pieces:
         return matmul(spec, _rows(v), _rows(w), ((1,), (1,)), ((0,), (0,)))
-    w = w.reshape(*w.shape[:3], -1)
-    v = v.reshape(*w.shape[:2], w.shape[-1], v.shape[-1])
+    v = v.reshape(t.reach, pieces, -1, v.shape[-1])
+    w = w.reshape(t.reach, pieces, -1, v.shape[2])
     return matmul(spec, w, v, ((3,), (2,)), ((0, 1), (0, 1))).sum(1)
 
 
