@@ -17,10 +17,13 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint
 from jconv.extremes import first_best, picked
-from jconv.fusion import in_vectors, kept
+from jconv.fusion import in_vectors, kept, row_major
 from jconv.geometry import Window
 from jconv.operands import wide
-from jconv.stages import FEW, few, laid
+from jconv.stages import FEW, few, laid, written
+
+# What stands for a bin, which holds a position as one of its taps.
+Place = Callable[[Array, Array], Array]
 
 
 class Bins(NamedTuple):
@@ -140,15 +143,17 @@ def _sum_adjoint(along: _Axis, y: Array, *tables: Array) -> Array:
 
 
 def _read_back(
-    along: _Axis, y: Array, tables: Sequence[Array], place: Callable[[Array, Array], Array]
+    along: _Axis, y: Array, tables: Sequence[Array], place: Place, taken: Place | None = None
 ) -> Array:
     """For each position the sum, over the bins that hold it, of what `y` has in its place."""
-    zero = jnp.zeros((), y.dtype)
+    y, zero = kept(y), jnp.zeros((), y.dtype)
+    taken = taken or (lambda o, tap: along.laid(tap >= 0, y))
     parts = [
-        jnp.where(along.laid(tap >= 0, y), along.take(y, place(o, tap)), zero)
+        jnp.where(taken(o, tap), along.take(y, place(o, tap)), zero)
         for o, tap in along.readers(*tables)
     ]
-    return in_vectors(reduce(jnp.add, parts))
+    # XLA:CPU would take entries along an axis by turning the array, and turn it back by a copy.
+    return row_major(in_vectors(reduce(jnp.add, parts)), y.ndim - 1)
 
 
 def greatest(axis: int, bins: Bins, x: Array, *places: Array) -> list[Array]:
@@ -176,16 +181,14 @@ def _gather(
 
 def _scatter(along: _Axis, won: Array, y: Array, *tables: Array) -> Array:
     """Adjoint of `_gather`."""
-    dtype = wide(y.dtype)
-    parts = [
-        jnp.where(
-            along.take(won, o) == along.laid(tap.astype(won.dtype), y),
-            along.take(y, o).astype(dtype),
-            jnp.zeros((), dtype),
-        )
-        for o, tap in along.readers(*tables)
-    ]
-    return in_vectors(reduce(jnp.add, parts)).astype(y.dtype)
+    # Else XLA:CPU would choose again for every position: 1261x1261 to 420x420 took 14 ms, not 1.4.
+    won = written(won, [(0, 0)])
+
+    def is_winner(o: Array, tap: Array) -> Array:
+        return along.take(won, o) == along.laid(tap.astype(won.dtype), y)
+
+    x = _read_back(along, y.astype(wide(y.dtype)), tables, lambda o, tap: o, is_winner)
+    return x.astype(y.dtype)
 
 
 # ---------------------------------------------------------------- long bins

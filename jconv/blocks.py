@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jconv.fusion import alone
 from jconv.geometry import Window
 from jconv.padding import crop, cut, embed, grow
 from jconv.placement import zeros
@@ -129,9 +130,13 @@ def map_blocks(blocks: Blocks, f: Callable[[Array | int], Array], rows: int) -> 
 
 
 def sum_blocks(blocks: Blocks, f: Callable[[Array | int], Array]) -> Array:
-    """`f(step)` added up over every step."""
+    """`f(step)` added up over every step.
+
+    XLA would prepare as early as it can what one step makes of the input alone, and hold it until
+    there is a gradient: the step of a small 3D net had 26 MB of scratch instead of 18.
+    """
     if blocks.steps == 1:
-        return f(0)
+        return alone(lambda: f(0))()
     term = jax.eval_shape(f, 0)
     zero = zeros(term.shape, term.dtype, term)
     total, _ = lax.scan(lambda acc, i: (acc + f(i), None), zero, jnp.arange(blocks.steps))

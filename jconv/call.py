@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry
 from jconv.geometry import Ints, Padding, Spec, Window
 from jconv.methods import METHODS
-from jconv.operands import array, number_dtype, numbers, scalar
+from jconv.operands import array, factor_dtype, numbers, preferred_dtype, scalar
 from jconv.padding import padded, unpadded
 
 
@@ -60,6 +60,7 @@ def check(
     dtype: Any,
     *,
     sized: str = "x",
+    shaped: str = "kernel",
     stride: Ints = 1,
     padding: Padding = "valid",
     padding_mode: str = "constant",
@@ -73,14 +74,17 @@ def check(
     preferred_element_type: DTypeLike | None = None,
     custom_vjp: bool = True,
 ) -> Call:
-    """The call that shapes and options make; `sized` names the argument that gave the size."""
-    rank = geometry.kernel_rank(kernel_shape)
-    size, channels = geometry.split_shape("x", x_shape, rank)
+    """The call that shapes and options make.
+
+    `sized` names the argument that gave the size, `shaped` the one that gave the kernel's shape.
+    """
+    rank = geometry.kernel_rank(kernel_shape, shaped)
+    size, channels = geometry.split_shape(sized, x_shape, rank)
     geometry.require_entries(sized, size, x_shape)
     count = geometry.channel_groups(groups, channels, kernel_shape[-1])
     if kernel_shape[-2] * count != channels:
         raise geometry.wrong(
-            "kernel", "have in // groups input channels",
+            shaped, "have in // groups input channels",
             f"kernel shape {tuple(kernel_shape)}, groups={count}, x with {channels} channels",
         )  # fmt: skip
     made = geometry.windows(
@@ -99,7 +103,9 @@ def check(
         count,
         geometry.flag("flip", flip),
         checked_precision(precision),
-        _preferred(preferred_element_type, dtype),
+        None
+        if preferred_element_type is None
+        else preferred_dtype(dtype, preferred_element_type, geometry.wrong),
     )
     spec = spec.padded() if outside else spec
     return Call(
@@ -108,7 +114,7 @@ def check(
         mode=padding_mode,
         value=value,
         spec=spec,
-        method=_method(method, spec, dtype),
+        method=_method(method, spec, factor_dtype(dtype, spec.preferred)),
         custom_vjp=geometry.flag("custom_vjp", custom_vjp),
     )
 
@@ -176,20 +182,6 @@ def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
             "floats, one or two axes of 3 to 5 taps, and stride, dilations and groups 1",
         ),
     }
-
-
-def _preferred(preferred: DTypeLike | None, dtype):
-    if preferred is None:
-        return None
-    preferred = number_dtype("preferred_element_type", preferred)
-    kinds = (jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating)
-    same = any(jnp.issubdtype(dtype, k) and jnp.issubdtype(preferred, k) for k in kinds)
-    if not same or preferred.itemsize < dtype.itemsize:
-        raise geometry.wrong(
-            "preferred_element_type",
-            f"be of the kind of the operands' dtype {dtype}, and no narrower", preferred,
-        )  # fmt: skip
-    return preferred
 
 
 def checked_precision(precision: Any) -> Any:

@@ -8,7 +8,9 @@ Groups are an axis of a batched product, never a grouped convolution.
 """
 
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -114,9 +116,26 @@ def matmul(spec: Spec, a: Array, b: Array, contract, batch=((), ())) -> Array:
         a,
         b,
         (contract, batch),
-        precision=spec.precision,
+        precision=precision_of(spec, a.dtype),
         preferred_element_type=accumulator(spec, a.dtype),
     )
+
+
+def precision_of(spec: Spec, dtype) -> Any:
+    """The asked precision, for a product of arrays of `dtype`.
+
+    Algorithms are for real floats: in one, JAX (0.10.2) drops the imaginary part of complex factors
+    and rounds integers, without a word.
+    """
+    asked = spec.precision
+    if asked is None:  # then JAX takes what the user set, by name
+        asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    algorithms = lax.DotAlgorithmPreset.__members__
+    by_algorithm = isinstance(asked, lax.DotAlgorithm | lax.DotAlgorithmPreset) or (
+        isinstance(asked, str) and asked in algorithms
+    )
+    exact = by_algorithm and not jnp.issubdtype(dtype, jnp.floating)
+    return lax.Precision.HIGHEST if exact else spec.precision
 
 
 def factors(spec: Spec, a: Array, b: Array) -> tuple[Array, Array]:

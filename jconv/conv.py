@@ -19,7 +19,7 @@ from jconv import adjoint, geometry
 from jconv.call import Call, check, check_paired
 from jconv.faces import evaluate
 from jconv.geometry import Ints, Padding
-from jconv.operands import merged, numbers, scalar
+from jconv.operands import factor_dtype, merged, numbers, scalar
 from jconv.placement import placed
 
 
@@ -231,7 +231,7 @@ def _face(face: str, static, a: Array, b: Array) -> Array:
     # A cotangent has the dtype of sums, the other operand its own: met explicitly, whatever the
     # user allows.
     with jax.numpy_dtype_promotion("standard"):
-        common = jnp.result_type(a, b)
+        common = factor_dtype(jnp.result_type(a, b), spec.preferred)
     a, b = a.astype(common), b.astype(common)
     return evaluate(face, spec, method, a, b)
 

@@ -23,7 +23,7 @@ from jconv.each import map_examples
 from jconv.geometry import Ints, Padding, Spec
 from jconv.methods import METHODS
 from jconv.methods.patches import planar_rows
-from jconv.operands import array, inexact, merged, numbers
+from jconv.operands import array, factor_dtype, inexact, merged, numbers
 from jconv.padding import embed
 from jconv.placement import placed
 from jconv.windows import gather_patches
@@ -249,8 +249,12 @@ def kronecker_factors(
 
 
 def _examples(call: Call, x: Array, y: Array) -> tuple[Array, Array]:
-    """Padded where zeros do not say it, and with all batch axes as one."""
-    return merged(call.pad(x), call.rank), merged(y, call.rank)
+    """Padded where zeros do not say it, with all batch axes as one, as what they are multiplied."""
+    dtype = factor_dtype(x.dtype, call.spec.preferred)
+    return (
+        merged(call.pad(x), call.rank).astype(dtype),
+        merged(y, call.rank).astype(dtype),
+    )
 
 
 def _unflipped(spec: Spec, a: Array, firsts: list[int]) -> Array:

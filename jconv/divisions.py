@@ -2,7 +2,7 @@
 
     apart, bundles    the groups, one by one or four at a time
     by_phase          each phase of the stride, by the taps that meet it
-    turned            the forward face as the input adjoint of the transposed convolution
+    turned            the forward face, or the kernel's adjoint, by the transposed convolution
 
 A division takes `(face, spec, compute, a, b)`; `compute(face, spec, a, b)` is a face of a part.
 """
@@ -52,12 +52,17 @@ def by_phase(face: str, spec: Spec, compute: Callable, y: Array, k: Array) -> Ar
     return rewrite.to_x.adjoint(jnp.concatenate(parts, -1))
 
 
-def turned(face: str, spec: Spec, compute: Callable, x: Array, k: Array) -> Array:
-    """Forward as an input adjoint: rows of taps become outputs, added up, not copies of the input.
+def turned(face: str, spec: Spec, compute: Callable, x: Array, b: Array) -> Array:
+    """A face by the transposed convolution, whose inputs are the outputs.
 
-    Source: Vasudevan, Anderson, Gregg (2017), section 3, of one axis.
+    Forward is its input adjoint: rows of taps become outputs, added up, not copies of the input
+    (Vasudevan, Anderson, Gregg (2017), section 3, of one axis). The kernel's adjoint is that of the
+    other turned back, by patches of `y`.
     """
-    return compute("input_adjoint", transposed(spec), x, transposed_kernel(k, spec.groups))
+    other = transposed(spec)
+    if face == "forward":
+        return compute("input_adjoint", other, x, transposed_kernel(b, spec.groups))
+    return transposed_kernel(compute("kernel_adjoint", other, b, x), spec.groups)
 
 
 def _by_groups(spec: Spec, each: Callable, a: Array, b: Array, at_once: int = 1) -> Array:

@@ -124,7 +124,8 @@ def steps(problem: Problem, platform: str) -> Iterator[Rule]:
     if rule.method == "turned":
         spec = transposed(problem.spec)
         inputs, outputs = problem.outputs, problem.inputs
-        turned = problem._replace(face="input_adjoint", spec=spec, inputs=inputs, outputs=outputs)
+        face = "input_adjoint" if problem.face == "forward" else problem.face
+        turned = problem._replace(face=face, spec=spec, inputs=inputs, outputs=outputs)
         yield from steps(turned, platform)
     if rule.method in REWRITES:
         rewrite = REWRITES[rule.method](problem.spec)

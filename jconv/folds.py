@@ -8,7 +8,7 @@ too, and long windows are folded axis by axis.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import cache, reduce
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -19,22 +19,22 @@ from jax import Array, lax
 
 from jconv import adjoint
 from jconv.batches import image_of, in_turns
-from jconv.fusion import kept
+from jconv.fusion import in_vectors, kept
 from jconv.geometry import Window
+from jconv.padding import crop
 from jconv.stages import (
     FEW,
-    Block,
     Windows,
     along,
     beyond,
     blocked_sum,
     blocks,
-    cells,
     cropped,
     enclosed,
     exists,
     few,
     held,
+    laid,
     shifted,
     spread,
     step,
@@ -185,11 +185,11 @@ def _multiplied_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
     A window along several axes is a product of products, and each of these has fewer others.
     """
     made, taps = blocks(windows), [w.taps for w in windows if w.taps > 1]
+    if all(w.stride == 1 for w in windows) and all(n <= FEW for n in taps):
+        return _running_adjoint(windows, x, y_bar)
     if len(made) * math.prod(taps) > FEW and (len(taps) > 1 or math.prod(taps) > FEW):
         _, transpose = jax.vjp(lambda x: by_axes(PRODUCT, (x,), windows, True), x)
         return transpose((y_bar,))[0]
-    if all(w.stride == 1 for w in windows) and len(taps) == 1:
-        return _running_adjoint(windows, x, y_bar)
     seen = views(*beyond(x, windows))
     y_bar, one = spread(y_bar, windows), jnp.ones((), x.dtype)
 
@@ -208,27 +208,96 @@ def _multiplied_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
 
 
 def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
-    """Of windows everywhere along one axis: products of the entries before, and of those after."""
-    axis = next(axis for axis, w in enumerate(windows) if w.taps > 1)
-    w, lead = windows[axis], x.ndim - len(windows) - 1
-    ends = [w.reach if a == axis else 0 for a in range(len(windows))]
-    near, one = written(x, [(n, n) for n in ends], 1), jnp.ones((1,) * x.ndim, x.dtype)
+    """Of windows everywhere: axis after axis, or along all of them at once where taps are few.
 
-    def products(step: int) -> list[Array]:
-        starts = [w.reach + v * step for v in range(1, w.taps)]
-        entries = [lax.slice_in_dim(near, s, s + w.size, axis=lead + axis) for s in starts]
-        return [one, *accumulate(entries, jnp.multiply)]
+    All that the steps read is padded once, and each leaves just what the next one reads.
+    """
+    lead, still = x.ndim - len(windows) - 1, [(0, 0)] * len(windows)
+    groups = [(axis,) for axis, w in enumerate(windows) if w.taps > 1]
+    if math.prod(w.taps for w in windows) < FEW:
+        groups = [tuple(axis for group in groups for axis in group)]
+    products = [written(x, [(w.reach, w.reach) for w in windows], 1)]
+    for (axis,) in reversed(groups[1:]):
+        w, near = windows[axis], products[-1]
+        runs = [
+            lax.slice_in_dim(near, start, start + w.size + w.reach, axis=lead + axis)
+            for start in range(0, w.reach + 1, w.dilation)
+        ]
+        products.append(written(_multiplied(runs), still))
+    taken = _reaching(windows, y_bar)
+    while groups:
+        group, *groups = groups
+        taken = _others(windows, group, products.pop(), taken)
+        if groups:
+            taken = written(taken, still)
+            (axis,) = group
+            at, w = lead + axis, windows[axis]
+            products = [
+                lax.slice_in_dim(near, w.reach, w.reach + w.size, axis=at) for near in products
+            ]
+    return in_vectors(taken)
 
-    before, after = products(-w.dilation), products(w.dilation)
-    y_bar = spread(y_bar, windows)
 
-    def term(block: Block) -> Array:
-        (own,) = block.taps.ravel()
-        others = before[own] * after[w.taps - 1 - own]
-        share = shifted(y_bar, windows, block) * cells(others, windows)
-        return jnp.where(exists(block, windows, share.ndim), share, jnp.zeros((), x.dtype))
+def _reaching(windows: Windows, y: Array) -> Array:
+    """`y` of the windows that might see an entry of `x`, from the first: zeros where none is."""
+    lead = y.ndim - len(windows) - 1
+    y, starts = spread(y, windows), [max(w.low - w.reach, 0) for w in windows]
+    ends = [(s, s + w.size + w.reach) for s, w in zip(starts, windows, strict=True)]
+    return crop(y, lead, ends)
 
-    return blocked_sum(windows, term)
+
+def _others(windows: Windows, axes: tuple[int, ...], near: Array, y: Array) -> Array:
+    """What each entry takes of the windows along these axes: `y` times the other entries.
+
+    `near` and `y` hold `reach` more along each of them, `near` at both ends, `y` before.
+    """
+    lead = y.ndim - len(windows) - 1
+
+    def read(a: Array, steps: Sequence[int]) -> Array:
+        for axis, taps in zip(axes, steps, strict=True):
+            w = windows[axis]
+            start = w.reach + w.dilation * taps
+            a = lax.slice_in_dim(a, start, start + w.size, axis=lead + axis)
+        return a
+
+    @cache
+    def product(entry: tuple[int, ...], first: tuple[int, ...]) -> Array:
+        """Of an entry along some axes, and along the others of a window with that first entry."""
+        if not first:
+            return read(near, entry)
+        taps = range(windows[axes[len(entry)]].taps)
+        return _multiplied([product((*entry, first[0] + t), first[1:]) for t in taps])
+
+    def taken(first: tuple[int, ...]) -> Array:
+        """What the windows with these first entries along the last axes leave of `y`."""
+        done = len(axes) - len(first)
+        if not done:
+            return read(y, first)
+        own, axis = (0,) * (done - 1), axes[done - 1]
+        w, one = windows[axis], jnp.ones((), y.dtype)
+
+        def beside(step: int) -> list[Array]:
+            entries = [product((*own, t * step), first) for t in range(1, w.taps)]
+            return [one, *accumulate(entries, jnp.multiply)]
+
+        before, after = beside(-1), beside(1)
+        terms = []
+        for tap in range(w.taps):
+            share = taken((-tap, *first)) * (before[tap] * after[w.taps - 1 - tap])
+            there = laid(_exists(w, tap), axis, len(windows), y.ndim)
+            if axis == len(windows) - 1:
+                # Else its loop is not one of vectors: 3 taps in 2x90000x3 took 0.32 ms, not 0.19.
+                there = np.repeat(there, y.shape[-1], -1)
+            terms.append(jnp.where(there, share, jnp.zeros((), y.dtype)))
+        return reduce(jnp.add, terms)
+
+    return taken(())
+
+
+def _exists(w: Window, tap: int) -> np.ndarray:
+    """Whether there is a window, of a stride of 1, that reads an entry through this tap."""
+    o = np.arange(w.size) + w.low - w.dilation * tap
+    return (o >= 0) & (o < w.out)
 
 
 def _product(a: Entry, b: Entry) -> Entry:

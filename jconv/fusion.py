@@ -2,6 +2,7 @@
 gains.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 
@@ -21,12 +22,13 @@ def added(terms: Sequence[Array]) -> Array:
     return reduce(jnp.add, [reduce(jnp.add, terms[i::SUMS]) for i in range(min(SUMS, len(terms)))])
 
 
-def row_major(a: Array) -> Array:
-    """`a` with its last axis next to itself in memory: XLA would leave a transpose undone.
+def row_major(a: Array, axes: int | None = None) -> Array:
+    """`a` with its first `axes`, or all, in order in memory: XLA would leave a transpose undone.
 
     All entries in a row have one layout only. (A layout constraint is nothing `jax.export` saves.)
     """
-    return lax.optimization_barrier(a.reshape(-1)).reshape(a.shape)
+    rows = math.prod(a.shape[:axes]), *(() if axes is None else a.shape[axes:])
+    return lax.optimization_barrier(a.reshape(rows)).reshape(a.shape)
 
 
 def kept(x: Array) -> Array:

@@ -284,7 +284,7 @@ def windows(
 
 
 def _ceiled(w: Window) -> Window:
-    """Torch's `ceil_mode`: a last, partial window counts if it starts before the high padding."""
+    """Torch's `ceil_mode`: a last, partial window counts; none that starts in the high padding."""
     out = -(-(w.extent - w.reach - 1) // w.stride) + 1
     out = min(out, -(-(w.low + w.spread) // w.stride))
     high = (out - 1) * w.stride + w.reach + 1 - w.low - w.spread
@@ -326,16 +326,16 @@ def require_entries(name: str, size: Sequence[int], shape: Sequence[int]) -> Non
         raise wrong(name, "have no empty spatial axis", f"shape {tuple(shape)}")
 
 
-def kernel_rank(shape: Sequence[int]) -> int:
+def kernel_rank(shape: Sequence[int], name: str = "kernel") -> int:
     """The number of spatial axes of a kernel `[*taps, in // groups, out]`."""
     if len(shape) < 3:
         raise wrong(
-            "kernel",
+            name,
             "have shape [*taps, in // groups, out] with one or more taps axes",
             f"shape {tuple(shape)}",
         )
     if min(shape) < 1:
-        raise wrong("kernel", "have no empty axis", f"shape {tuple(shape)}")
+        raise wrong(name, "have no empty axis", f"shape {tuple(shape)}")
     return len(shape) - 2
 
 

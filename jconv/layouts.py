@@ -17,7 +17,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry
 from jconv.conv import conv
 from jconv.geometry import Window
-from jconv.operands import array, number_dtype
+from jconv.operands import array, factor_dtype, preferred_dtype
 
 Layout = Sequence[str] | ConvDimensionNumbers | None
 Padding = str | Sequence[tuple[int, int]]
@@ -223,29 +223,8 @@ def dtypes_of(operand: Array, preferred: DTypeLike | None) -> tuple[Any, Any]:
     """Of what is summed, and of the result. Bools sum to whether any is true."""
     if preferred is None:
         return (jnp.int32 if _is_bool(operand) else operand.dtype), operand.dtype
-    result = number_dtype("preferred_element_type", preferred)
-    kind, to = _kind(operand.dtype), _kind(result)
-    if to not in _MAY_BECOME[kind] or result.itemsize < operand.dtype.itemsize:
-        raise geometry.mistyped(
-            "preferred_element_type",
-            f"be no narrower than {operand.dtype}, of its kind or, for integers, a float",
-            preferred,
-        )
-    return (operand.dtype if kind == to else result), result
-
-
-# Which kinds of numbers each kind of operands may be summed in.
-_MAY_BECOME = {
-    jnp.bool_: (jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating),
-    jnp.signedinteger: (jnp.signedinteger, jnp.floating),
-    jnp.unsignedinteger: (jnp.unsignedinteger, jnp.signedinteger, jnp.floating),
-    jnp.floating: (jnp.floating,),
-    jnp.complexfloating: (jnp.complexfloating,),
-}
-
-
-def _kind(dtype: Any) -> Any:
-    return next(kind for kind in _MAY_BECOME if jnp.issubdtype(dtype, kind))
+    result = preferred_dtype(operand.dtype, preferred, geometry.mistyped)
+    return factor_dtype(operand.dtype, result), result
 
 
 def require_sharding(sharding: Any, call: LaxCall, shape: Sequence[int], dtype: Any) -> None:

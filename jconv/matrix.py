@@ -68,7 +68,7 @@ def index_pattern(
     axis.
 
     Args:
-      size, taps: one int per spatial axis (an int: one axis).
+      size, taps: one int per spatial axis, or an int for all. Two ints: one axis.
       stride, padding, dilation: as in `conv`.
 
     Returns:
@@ -81,8 +81,7 @@ def index_pattern(
     Array([[0, 1, 0],
            [0, 0, 1]], dtype=int32)
     """
-    taps = geometry.window_taps("taps", taps, 3)
-    size = geometry.per_axis("size", size, len(taps), least=1)
+    taps, size = _matched("taps", taps, size)
     made = geometry.windows(size, taps, stride=stride, padding=padding, dilation=dilation)
     geometry.require_output("size", made)
     return tuple(jnp.asarray(_pattern(w), jnp.int32) for w in made)
@@ -90,6 +89,18 @@ def index_pattern(
 
 def _pattern(w: Window) -> np.ndarray:
     return reads(w).T[:, :, None] == np.arange(w.size)
+
+
+def _matched(name: str, taps: Ints, size: Ints) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The argument `name` and `size`, an int for each axis: as many as one of the two holds."""
+    given = [entries for entries in map(geometry.entries_of, (taps, size)) if entries is not None]
+    rank = len(given[0]) if given else 1
+    if not rank:
+        raise geometry.wrong(name, "hold one int for each of one or more spatial axes", taps)
+    return (
+        geometry.per_axis(name, taps, rank, least=1),
+        geometry.per_axis("size", size, rank, least=1),
+    )
 
 
 @placed(axes=tuple)  # not cut
@@ -207,12 +218,8 @@ def pool_matrix(
         raise geometry.wrong("count_include_pad", f"be True where `kind` is {kind!r}", include)
     if kind != "avg" and divisor is not None:
         raise geometry.wrong("divisor", f"be None where `kind` is {kind!r}", divisor)
-    given = [entries for entries in map(geometry.entries_of, (window, size)) if entries is not None]
-    rank = len(given[0]) if given else 1
-    if not rank:
-        raise geometry.wrong("window", "hold an int for each of one or more spatial axes", window)
-    taps = geometry.per_axis("window", window, rank, least=1)
-    size = geometry.per_axis("size", size, rank, least=1)
+    taps, size = _matched("window", window, size)
+    rank = len(size)
     pooling = resolved(
         "size", size, (1,) * rank if kind == "drop" else taps,
         stride=taps if stride is None else stride, padding=padding, dilation=dilation,

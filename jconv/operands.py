@@ -1,6 +1,8 @@
 """Arrays that users pass in: what they must be, and what they are computed in."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +89,34 @@ def number_dtype(name: str, dtype: DTypeLike) -> np.dtype:
     if not jnp.issubdtype(made, jnp.number):
         raise geometry.mistyped(name, "be a dtype of numbers", dtype)
     return jax.dtypes.canonicalize_dtype(made)
+
+
+# What kinds of numbers products of each kind may be summed in.
+_SUMMED_IN = {
+    jnp.bool_: (jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating),
+    jnp.signedinteger: (jnp.signedinteger, jnp.floating),
+    jnp.unsignedinteger: (jnp.unsignedinteger, jnp.signedinteger, jnp.floating),
+    jnp.floating: (jnp.floating,),
+    jnp.complexfloating: (jnp.complexfloating,),
+}
+
+
+def preferred_dtype(dtype, preferred: DTypeLike, error: Callable[..., Exception]) -> np.dtype:
+    """`preferred_element_type`, which must be able to hold sums of `dtype`."""
+    made = number_dtype("preferred_element_type", preferred)
+    if _family(made) not in _SUMMED_IN[_family(dtype)] or made.itemsize < dtype.itemsize:
+        must = f"be no narrower than {dtype}, of its kind or, for integers, a float"
+        raise error("preferred_element_type", must, preferred)
+    return made
+
+
+def factor_dtype(dtype, preferred: np.dtype | None):
+    """What factors of `dtype` are multiplied as: where sums are of another kind, as those."""
+    return dtype if preferred is None or _family(dtype) == _family(preferred) else preferred
+
+
+def _family(dtype) -> Any:
+    return next(family for family in _SUMMED_IN if jnp.issubdtype(dtype, family))
 
 
 def inexact(x: Array) -> Array:

@@ -94,7 +94,7 @@ def padded(
     y = adjoint.linear(_pad, _unpad, static, x) if custom_vjp else _pad(static, x)
     if mode != "constant" or (isinstance(value, int | float) and value == 0):
         return y
-    beyond = np.broadcast_to(outside(windows), y.shape)
+    beyond = jnp.broadcast_to(outside(windows), y.shape)
     return jnp.where(beyond, jnp.asarray(value, y.dtype), y)
 
 

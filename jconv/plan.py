@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jconv import geometry
 from jconv.call import Call, check
 from jconv.faces import evaluate, of_batch, steps
-from jconv.operands import number_dtype
+from jconv.operands import factor_dtype, number_dtype
 from jconv.problem import FACES, Problem
 
 
@@ -95,12 +95,13 @@ def plan(
     """
     x_shape, kernel_shape = _shape("x_shape", x_shape), _shape("kernel_shape", kernel_shape)
     dtype = number_dtype("dtype", dtype)
-    call = check(x_shape, kernel_shape, dtype, **options)
+    call = check(x_shape, kernel_shape, dtype, sized="x_shape", shaped="kernel_shape", **options)
     platform = jax.default_backend() if platform is None else platform
     geometry.choice("platform", platform, ("cpu", "gpu", "cuda", "rocm", "tpu"))
     inputs, outputs = x_shape[-1], kernel_shape[-1]
     size = tuple(w.size for w in call.windows)
-    faces = {face: _face_plan(call, face, kernel_shape, inputs, dtype, platform) for face in FACES}
+    factors = factor_dtype(dtype, call.spec.preferred)
+    faces = {f: _face_plan(call, f, kernel_shape, inputs, factors, platform) for f in FACES}
     return Plan(
         platform,
         dtype.name,

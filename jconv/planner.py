@@ -31,12 +31,14 @@ SMALL = 16
 MOST_PHASES = 64
 # Entries of the patches of one row of outputs.
 MOST_ROW = 2**23
+# Entries of one image's patches, of one group of several that go at once.
+MOST_BUNDLED = 2**18
 # Entries that folding one image makes of it.
 MOST_COPIES = 2**22
 
 
 def _is_pointwise(p: Problem) -> bool:
-    return p.is_dense and p.taps == 1 and p.every(lambda w: w.input_dilation == 1)
+    return p.taps == 1 and p.every(lambda w: w.input_dilation == 1)
 
 
 def _has_small_groups(p: Problem) -> bool:
@@ -58,9 +60,15 @@ def _has_small_groups(p: Problem) -> bool:
 
 
 def _has_thin_groups(p: Problem) -> bool:
-    """Groups whose products are too small to go one by one."""
+    """Groups whose products are too small to go one by one, and whose patches fit the cache.
+
+    3x3 taps, 8 groups of 16 channels, take 7 ms on 4x56x56 and 4 one by one, 16 groups of 8 0.4 and
+    0.8 on 4x28x28.
+    """
+    patches = math.prod(p.spec.out) * p.taps * p.ends[0]
     return (
-        p.spec.groups >= 4
+        patches <= MOST_BUNDLED
+        and p.spec.groups >= 4
         and max(p.per_group) <= 32
         and p.is_undilated
         and (p.face != "input_adjoint" or p.is_unit_stride)
@@ -72,6 +80,8 @@ def _has_few_channels(p: Problem) -> bool:
     c, m = p.ends
     pairs = c * m
     if not p.is_dense or (_is_long(p) and (pairs > 1 or p.face == "kernel_adjoint")):
+        return False
+    if c >= 8 and _gives_few(p):
         return False
     if p.face == "kernel_adjoint":
         rows = p.spec.out[-1] >= 64 and p.every(lambda w: w.input_dilation == 1)
@@ -90,21 +100,14 @@ def _has_few_channels(p: Problem) -> bool:
         most = 160 if c > 1 else min(400 // m, MOST_TAPS) if p.rank == 1 else MOST_TAPS
     elif c == 1 and m > 16 and p.positions >= 2**15:
         most = 800 // m  # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5
+    elif p.rank > 1 and (pairs > 96 or m > 16):
+        # 3x3 taps, 5 -> 32 channels on 8x30x105, take 0.57 ms, as they are 1.3; 5x5 taps, 2 -> 32
+        # on 64x27x27, 0.9 and 0.64; 3x3 of stride 3, 5 -> 48 on 16x77x56, 0.32 and 0.27.
+        most = 48 if 1 < c <= 9 and m <= 48 and p.every(lambda w: w.stride <= 2) else 0
     else:
         # 3x3 taps, 9 -> 9 channels on 16x64x64, take 1.9 ms, as they are 1.4; 8 -> 8 0.5 and 1.0.
         most = (81 if c <= 4 else 72) if pairs <= 96 and m <= 16 * c else 0
     return p.taps * c <= most and p.every(lambda w: w.input_dilation == 1)
-
-
-def _is_single_input(p: Problem) -> bool:
-    return (
-        p.face == "forward"
-        and p.inputs == 1
-        and p.rank > 2
-        and p.outputs >= 8
-        and p.taps <= 64
-        and p.every(lambda w: w.input_dilation == 1)
-    )
 
 
 def _has_few_inputs(p: Problem) -> bool:
@@ -117,10 +120,31 @@ def _has_few_inputs(p: Problem) -> bool:
     )
 
 
-def _has_few_outputs(p: Problem) -> bool:
-    """3x3 taps, 64 -> 3 channels on 2x224x224, take 3 ms, by patches 9 and as they are 22."""
-    is_plain = p.face == "kernel_adjoint" and p.rank == 2 and p.is_dense and p.is_unit_stride
-    return is_plain and p.outputs <= 4 and p.inputs >= 24 and 1 < p.taps <= 9
+def _narrows(p: Problem) -> bool:
+    """The kernel's adjoint from many to few channels: patches of the outputs are the smaller.
+
+    5x5 taps, 32 -> 4 channels on 2x13x25, take 0.32 ms as they are and 0.08 turned, 3 taps, 192 ->
+    12 on 2x1000, 1.1 and 0.4. Of few positions turning the kernel back takes too long: 512 -> 64 on
+    2x6x8 1.3 ms turned and 0.3.
+    """
+    return (
+        p.face == "kernel_adjoint"
+        and p.is_dense
+        and p.is_unit_stride
+        and p.inputs >= 2 * p.outputs
+        and p.positions >= 2 * p.inputs
+        and math.prod(p.spec.size) <= 2 * math.prod(p.spec.out)
+        and not _is_light(p)
+    )
+
+
+def _gives_few(p: Problem) -> bool:
+    """Forward to few outputs: 3x3 taps, 8 -> 3 channels on 16x79x64, take 0.75 ms, by lanes 1.2 and
+    as they are 2.6; 7x7, 8 -> 1 on 16x32x31, 0.27, 2.6 and 1.2.
+    """
+    is_plain = p.face == "forward" and p.rank == 2 and p.is_dense and p.is_unit_stride
+    is_many = p.inputs > 4 >= p.outputs and p.products >= 2**22
+    return is_plain and is_many and p.taps > 1 and p.taps * max(p.outputs, 2) <= 160
 
 
 def _has_few_rows(p: Problem) -> bool:
@@ -199,38 +223,16 @@ def _widens(p: Problem) -> bool:
 
 
 def _is_light(p: Problem) -> bool:
-    """The kernel's adjoint of so few products that preparing them costs more.
+    """The kernel's adjoint of small images, several of them, whose products go fast as they are.
 
-    3x3 taps, 64 -> 24 channels on 4x9x11, take 0.14 ms by half tiles and 0.11 as they are.
+    3x3 taps, 96 -> 8 channels on 8x16x16, take 0.62 ms by half tiles and 0.46 as they are.
     """
-    most = 2**24 if p.taps <= 9 else 2**25
-    is_small = p.rank == 2 and p.products < most and p.every(lambda w: w.out <= SMALL)
     if p.face != "kernel_adjoint" or not p.is_dense:
         return False
+    is_small = p.rank == 2 and p.every(lambda w: w.out <= SMALL)
     if not is_small:
         return _is_few_to_few(p)
-    least = min(p.inputs, p.outputs)
-    if p.batch == 1:
-        return 32 <= p.inputs <= p.outputs and not p.is_unit_stride and p.taps <= 9
-    if p.is_unit_stride:
-        return 12 <= least < 64
-    return least >= 12 and (p.inputs <= p.outputs or p.taps > 9)
-
-
-def _narrows(p: Problem) -> bool:
-    """The kernel's adjoint from many to few channels on small images, too small for their tiles.
-
-    3x3 taps, 256 -> 32 channels on 8x9x11, take 1.2 ms by tiles and 0.6 by patches.
-    """
-    return (
-        p.face == "kernel_adjoint"
-        and p.rank == 2
-        and p.is_dense
-        and p.outputs < 64
-        and p.inputs >= max(128, 2 * p.outputs)
-        and p.taps == 9
-        and p.positions < 2048
-    )
+    return p.batch >= 8 and min(p.inputs, p.outputs) < 64 and p.products < 2**26
 
 
 def _fewest_tiled(p: Problem) -> int:
@@ -249,8 +251,7 @@ def _leaves_a_thread(p: Problem) -> bool:
     It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
     cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well. Sums
     of few terms are not worth it: 3x3 taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7.
-    Nor are short calls, of which one in three goes without the second thread: 8 to 96 channels on
-    8x33x34 take 0.55, folded 0.45 or 0.7.
+    Nor are calls shorter than those of 5x5 taps, 64 to 55 channels on 8x9x16: 0.8 ms, folded 0.34.
     """
     inputs, outputs = p.ends
     return (
@@ -258,7 +259,7 @@ def _leaves_a_thread(p: Problem) -> bool:
         and p.is_dense
         and p.taps * inputs >= 64
         and outputs < (256 if p.taps * inputs < 1024 else 128)
-        and p.products >= 2**26
+        and p.products >= 2**25
     )
 
 
@@ -284,12 +285,20 @@ def _is_folded(p: Problem) -> bool:
         is_long = is_simple and p.inputs >= 8 and (max(p.spec.taps) >= 6 or _widens(p))
         return is_long or (is_image and p.spec.taps[0] >= 5)
     if p.face == "input_adjoint" and not p.is_unit_stride:
-        return is_image and p.every(lambda w: w.stride <= 2)
-    # 3x3 taps of stride 2, 64 -> 32 channels on 8x96x97, take 5.3 ms folded and 3.6 as they are, to
-    # 64 on 8x57x57 1.7 and 2.8; larger copies cost what they gain, 32 -> 64 on 8x96x97.
+        # XLA:CPU has no fast way with zeros in both: 2x40x40, 186 -> 192 channels, 4.6 ms and 2.2.
+        spreads = p.products >= 2**25 and p.every(lambda w: w.stride > 1 and w.dilation > 1)
+        # To many outputs few taps are less work as they are: 5x5 taps, 3 -> 128 on 2x127x286, take
+        # 1.6 ms and folded 2.4, 3x3 to 64 on 4x128x218 the same.
+        is_worth_it = p.every(lambda w: w.stride <= 2) and (p.outputs <= 64 or p.taps >= 49)
+        return spreads or (is_image and is_worth_it)
+    # 3x3 taps of stride 2, 64 -> 64 channels on 8x57x57, take 1.7 ms folded and 2.8 as they are,
+    # 128 -> 48 on 4x45x46 1.0 and 1.2, -> 16 on 8x38x39 0.8 and 0.6; larger copies cost what they
+    # gain, 32 -> 64 on 8x96x97, and rows whose windows share no input nothing.
     overlap = p.spec.taps[0] / p.spec.windows[0].stride
     copies = p.batch * math.prod(p.spec.size) * p.inputs * overlap
-    pays = p.is_unit_stride or (p.inputs <= p.outputs and copies <= 3 * 2**20)
+    last = p.spec.windows[-1]
+    is_cheap = copies <= 3 * 2**20 and last.taps != last.stride
+    pays = p.is_unit_stride or (p.outputs >= min(p.inputs, 32) and is_cheap)
     # 2x2 taps from 49 to 128 channels on 8x56x58 take 4.0 ms folded and 3.2 as they are.
     pays = pays and (p.taps >= 9 or p.ends[0] > p.ends[1])
     return pays and p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)
@@ -304,7 +313,7 @@ def _is_strided(p: Problem) -> bool:
     """
     if not p.undoes_stride or p.products < 2**20:
         return False
-    filled = math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
+    filled = _filled(p)
     nearly = 2 * filled <= 3 * p.taps
     if p.rank == 1:
         return filled == p.taps or (nearly and p.outputs < 128)
@@ -312,14 +321,20 @@ def _is_strided(p: Problem) -> bool:
     return filled == p.taps or p.outputs <= 16 or (nearly and is_light)
 
 
+def _filled(p: Problem) -> int:
+    """The taps that as many of every phase of the stride make."""
+    return math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
+
+
 def _is_apart(p: Problem) -> bool:
     """Windows next to each other, which share no input.
 
-    4x4 taps, 32 -> 16 channels on 8x57x57, take 0.27 ms forward, and 0.20 as they are.
+    4x4 taps, 32 -> 16 channels on 8x57x57, take 0.27 ms forward, and 0.20 as they are; 3x3, 64 ->
+    128 on 8x56x50, 2.5 and 2.2.
     """
     next_to_each_other = p.taps > 1 and p.every(lambda w: w.taps == w.stride)
-    is_large = p.face != "forward" or p.products >= 2**25
-    return p.is_dense and p.is_undilated and next_to_each_other and is_large
+    pays = p.face != "forward" or (p.products >= 2**25 and p.outputs < 128)
+    return p.is_dense and p.is_undilated and next_to_each_other and pays
 
 
 def _has_small_patches(p: Problem) -> bool:
@@ -335,6 +350,9 @@ def _has_small_patches(p: Problem) -> bool:
     is_few = p.taps <= 9 and p.positions <= max(128, p.outputs)
     is_cached = p.positions * p.taps * p.inputs < 7 * 2**20
     is_short = p.rank == 1 and p.taps <= (8 if p.inputs <= 4 else 5) and is_cached
+    # 7 taps of stride 3, 3 -> 8 channels on 4x12848, take 0.33 ms and by phases 0.19; 4 taps,
+    # filled up to 6, 2 -> 8 on 8x18356, 0.32 and 0.53.
+    is_short = is_short and (3 * _filled(p) > 4 * p.taps or p.every(lambda w: w.stride <= 2))
     return is_small or is_few or is_short
 
 
@@ -348,7 +366,7 @@ def _has_phases(p: Problem) -> bool:
         return False
     narrows = p.inputs >= max(16, p.outputs)
     least = 14 if p.taps <= 9 else 8
-    is_turned_round = p.rank > 1 and p.every(lambda w: w.taps > w.out)
+    is_turned_round = p.rank > 1 and p.taps > math.prod(p.spec.out)
     return is_turned_round or (narrows and p.every(lambda w: w.out >= least))
 
 
@@ -390,22 +408,20 @@ def _is_line(p: Problem) -> bool:
         and p.spec.taps == (3,)
         and p.is_unit_stride
         and min(p.inputs, p.outputs) >= (16 if p.face == "kernel_adjoint" else 128)
-        and not (p.face == "kernel_adjoint" and _is_funnel(p))
         and p.positions * p.inputs * p.outputs >= 2**27
     )
 
 
 def _has_few_positions(p: Problem) -> bool:
-    """Fewer than channels, of which many: 3x3 taps on 7x8 from 512 to 64 take 0.25 ms and 0.19."""
-    if p.face == "kernel_adjoint" or not (p.is_dense and p.is_unit_stride):
+    """Fewer than channels, of which many: 3x3 taps on 7x8 from 512 to 64 take 0.25 ms and 0.19.
+
+    3x3 taps of stride 2, 512 -> 655 channels on 4x6x6, take 2.2 ms and by patches 0.5.
+    """
+    is_plain = p.face == "forward" and p.every(lambda w: w.input_dilation == 1)
+    if p.face == "kernel_adjoint" or not (p.is_dense and (is_plain or p.is_unit_stride)):
         return False
     is_wide = p.outputs >= 128 if p.face == "forward" else p.positions <= 2 * p.outputs
     return p.positions <= p.inputs and is_wide
-
-
-def _is_funnel(p: Problem) -> bool:
-    """Short taps from many channels to few: 384 -> 24 on 30,000 samples take 7 ms, not 20."""
-    return p.rank == 1 and p.taps <= 5 and p.outputs * 16 <= p.inputs
 
 
 def _has_patches(p: Problem) -> bool:
@@ -421,7 +437,7 @@ def _has_patches(p: Problem) -> bool:
     if not p.is_unit_stride:
         return p.inputs >= 24 or p.positions <= 4096
     is_short = p.positions <= 1500 and p.taps * p.inputs * p.outputs <= 2**20
-    return p.inputs >= 16 and (is_short or p.taps == 4 or _is_funnel(p))
+    return p.inputs >= 16 and (is_short or p.taps == 4)
 
 
 def _is_unpadded(p: Problem) -> bool:
@@ -430,18 +446,16 @@ def _is_unpadded(p: Problem) -> bool:
         and p.is_dense
         and p.rank == 2
         and p.every(lambda w: w.low == 0 and w.high <= 0 and w.input_dilation == 1)
-        and p.positions * p.inputs * p.outputs > 2**26
+        and p.products > 2**29
     )
 
 
 CPU = (
-    Rule("patches", _is_pointwise, "one matrix product (res1x1_14)"),
     Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
+    Rule("patches", _is_pointwise, "one matrix product (res1x1_14)"),
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3, rgb3x3)"),
-    Rule("lanes", _is_single_input, "one input channel: multiply-adds in one loop (volume_first)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
-    Rule("kn2row", _has_few_outputs, "few output channels: likewise (3x3 taps, 64 to 3 channels)"),
-    Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
+    Rule("kn2row", _gives_few, "few output channels: likewise (3x3 taps, 8 to 3 channels)"),
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
     Rule("fourier", _is_long, "long taps: products over frequencies (long1d_k1024)"),
     Rule(
@@ -454,11 +468,12 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
+    Rule("turned", _narrows, "many channels to few: patches of the few (5x5 taps, 32 to 4)"),
+    Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
     Rule("phases", _is_apart, "windows that share no input: one product (2x2 taps of stride 2)"),
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     Rule("fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"),
-    Rule("direct", _is_light, "too few products to prepare them (3x3 taps on 4x9x11)"),
-    Rule("patches", _narrows, "many channels to few, too small for tiles (3x3 taps on 8x9x11)"),
+    Rule("direct", _is_light, "too few products to prepare them (3x3 taps on 8x16x16)"),
     Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
     Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
@@ -469,7 +484,11 @@ CPU = (
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     Rule("patches", _has_patches, "blocks of patches and one product (res3x3s2_56, lenet2_5x5)"),
-    Rule("overhang", _is_unpadded, "XLA:CPU is slow without any padding (3x3 taps on 8x58x58x64)"),
+    Rule(
+        "overhang",
+        _is_unpadded,
+        "XLA:CPU is slow without any padding (5x5 taps of stride 2, 64 to 256 on 16x30x30)",
+    ),
     Rule("direct", lambda p: True, "XLA's windowed convolution (wave_k3)"),
 )
 

@@ -13,6 +13,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry, scaled, smooth, sums
@@ -53,7 +54,7 @@ def max_pool(
       padding: `"valid"`, `"same"`, `"same_lower"`, `"full"`, `"causal"`, an int, one int per axis,
         or one `(low, high)` pair per axis, as in `conv`. Negative amounts crop.
       dilation: int, or one int per spatial axis.
-      ceil_mode: a last, partial window counts if it starts before the high padding (torch's
+      ceil_mode: a last, partial window counts, and none that starts in the high padding (torch's
         meaning).
       return_indices: also where the winners are.
       custom_vjp: False lets JAX differentiate the same computation, which also gives `jax.jvp`.
@@ -377,7 +378,7 @@ def _undrop(windows: Sequence[Window], y: Array) -> Array:
 
 def _temperature(temperature: ArrayLike, dtype) -> Array:
     made = scalar("temperature", temperature, dtype)
-    if isinstance(temperature, int | float | np.number | np.ndarray) and not temperature > 0:
+    if not isinstance(temperature, Tracer) and not np.asarray(temperature) > 0:
         raise geometry.wrong("temperature", "be positive", temperature)
     return jnp.asarray(made)
 

@@ -89,8 +89,8 @@ def resolved(
 
 def _divisor(divisor: object) -> float:
     made = number("divisor", divisor, "be a number or None")
-    if made == 0:
-        raise geometry.wrong("divisor", "not be 0", divisor)
+    if not abs(made) > 0:  # nor NaN
+        raise geometry.wrong("divisor", "be a number other than 0", divisor)
     return made
 
 

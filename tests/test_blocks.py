@@ -112,11 +112,19 @@ def test_batches_change_nothing(small_blocks, groups):
 @pytest.mark.parametrize(
     ("method", "face", "window"),
     [
-        *(("interleaved", face, {"taps": 3, "low": 2, "high": 1, "dilation": 3}) for face in FACES),
+        *(
+            ("interleaved", face, {"taps": 3, "low": low, "high": 4 - low, "dilation": 3})
+            for face in FACES
+            for low in (2, -2, 5)
+        ),
         ("by_phase", "input_adjoint", {"taps": 4, "low": 1, "high": 2, "stride": 3}),
+        *(
+            ("turned", face, {"taps": 4, "low": -1, "high": 2, "dilation": 2})
+            for face in ("forward", "kernel_adjoint")
+        ),
     ],
 )
-def test_phases_change_nothing(method, face, window):
+def test_detours_change_nothing(method, face, window):
     spec = Spec((Window(11, **window), Window(9, 3, low=-1, stride=window.get("stride", 1))))
     rng = np.random.default_rng(2)
     x, kernel = rng.normal(size=(2, 11, 9, 4)), rng.normal(size=(*spec.taps, 4, 5))

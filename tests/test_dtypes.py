@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 import jconv
+from jconv import curvature
 from tests import definition
 from tests.cases import CONV_CASES, METHODS, MODES, dense, each_case, each_method
 from tests.compare import assert_close, assert_same
@@ -118,12 +119,29 @@ def test_preferred_element_type_leaves_gradients_their_dtype(method, dtype):
     assert_close(kernel_bar, definition.kernel_gradient(x, y_bar, (3,)), dtype, terms=20)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "preferred"), [("int8", "int32"), ("uint8", "int32"), ("int8", "float32")]
+)
 @each_exact_method
-def test_preferred_element_type_of_integers(method):
-    x, kernel = dense((2, 12, 16), "int8", 0) * 31, dense((3, 16, 4), "int8", 1) * 31
-    y = jconv.conv(x, kernel, method=method, preferred_element_type=jnp.int32)
-    assert y.dtype == "int32"
-    assert_same(y, definition.conv(x, kernel))
+def test_preferred_element_type_of_integers(method, dtype, preferred):
+    x, kernel = dense((2, 12, 16), dtype, 0) * 15, dense((3, 16, 4), dtype, 1) * 15
+    y_bar = dense((2, 10, 4), dtype, 2) * 15
+    options = {"method": method, "preferred_element_type": preferred}
+    faces = (
+        jconv.conv(x, kernel, **options),
+        jconv.conv_transpose(y_bar, kernel, **options),
+        jconv.kernel_gradient(x, y_bar, 3, **options),
+        curvature.per_example_kernel_gradients(x, y_bar, 3, **options).sum(0, preferred),
+    )
+    expected = (
+        definition.conv(x, kernel),
+        definition.conv_transpose(y_bar, kernel),
+        definition.kernel_gradient(x, y_bar, (3,)),
+        definition.kernel_gradient(x, y_bar, (3,)),
+    )
+    for face, defined in zip(faces, expected, strict=True):
+        assert face.dtype == preferred
+        assert_same(face, defined.real)
 
 
 @pytest.mark.parametrize("precision", ["highest", "float32", lax.Precision.HIGH, None])
@@ -133,6 +151,28 @@ def test_precision_is_accepted(case, method, precision):
     x, kernel, _ = case.data("float32")
     y = jconv.conv(x, kernel, precision=precision, method=method, **case.options)
     assert_close(y, definition.conv(x, kernel, **case.options), "float32", case.terms)
+
+
+ALGORITHM = lax.DotAlgorithmPreset.F32_F32_F32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@each_method
+def test_an_algorithm_keeps_the_imaginary_part(method, dtype):
+    x, kernel = dense((2, 9, 3), dtype, 0), dense((3, 3, 4), dtype, 1)
+    expected = definition.conv(x, kernel)
+    asked = jconv.conv(x, kernel, method=method, precision=ALGORITHM)
+    with jax.default_matmul_precision(ALGORITHM.name):
+        given = jconv.conv(x, kernel, method=method)
+    for y in (asked, given):
+        assert_close(y, expected, dtype, 9)
+
+
+@each_exact_method
+def test_an_algorithm_rounds_no_integers(method):
+    x, kernel = np.full((2, 1), 2**25 + 1, "int32"), np.ones((1, 1, 1), "int32")
+    with jax.default_matmul_precision(ALGORITHM.name):
+        assert_same(jconv.conv(x, kernel, method=method), x)
 
 
 ROUNDED = [

@@ -203,9 +203,9 @@ PRECISIONS = [
 DTYPES = [
     ("nope", TypeError, "be a dtype; got 'nope' of type str"),
     (1, TypeError, "be a dtype; got 1 of type int"),
-    ("int32", ValueError, "be of the kind of the operands' dtype float32, .*; got int32"),
-    ("complex64", ValueError, "be of the kind of .* float32, and no narrower; got complex64"),
-    ("bfloat16", ValueError, "be of the kind of .* float32, and no narrower; got bfloat16"),
+    ("int32", ValueError, "be no narrower than float32, of its kind .*; got int32"),
+    ("complex64", ValueError, "be no narrower than float32, of its kind .*; got complex64"),
+    ("bfloat16", ValueError, "be no narrower than float32, of its kind .*; got bfloat16"),
 ]
 METHODS = [
     ("fastest", ValueError, "be one of ('auto', 'direct', .*); got 'fastest'"),
@@ -445,7 +445,8 @@ TABLE = [
         [jconv.avg_pool],
         "divisor",
         [
-            (0, ValueError, "not be 0; got 0"),
+            (0, ValueError, "be a number other than 0; got 0"),
+            (float("nan"), ValueError, "be a number other than 0; got nan"),
             ("4", TypeError, "be a number or None; got '4' of type str"),
             (True, TypeError, "be a number or None; got True of type bool"),
             (np.complex64(4), TypeError, "be a number or None; got np.complex64(4.*"),
@@ -456,7 +457,10 @@ TABLE = [
     (
         [jconv.logsumexp_pool],
         "temperature",
-        [(t, ValueError, f"be positive; got {t}") for t in (0, -1.0, np.float32(-2), np.array(-1))],
+        [
+            (t, ValueError, f"be positive; got {t}")
+            for t in (0, -1.0, np.float32(-2), np.array(-1), jnp.float32(-1))
+        ],
     ),
     (
         [jconv.lp_pool],
@@ -530,6 +534,24 @@ TABLE = [
             ],
         )
         for name in ("x_shape", "kernel_shape")
+    ),
+    (
+        [jconv.plan],
+        "x_shape",
+        [
+            ((6, 4), ValueError, "have 2 spatial axes and a channel axis; got shape (6, 4)"),
+            ((2, 0, 5, 4), ValueError, "have no empty spatial axis; got shape (2, 0, 5, 4)"),
+            ((2, 2, 5, 4), ValueError, "hold at least one window .*; got size 2 .*"),
+        ],
+    ),
+    (
+        [jconv.plan],
+        "kernel_shape",
+        [
+            ((3, 4), ValueError, "have shape [*taps, in // groups, out] .*; got shape (3, 4)"),
+            ((3, 2, 0, 6), ValueError, "have no empty axis; got shape (3, 2, 0, 6)"),
+            ((3, 2, 5, 6), ValueError, "have in // groups input channels; got .*"),
+        ],
     ),
     ([matrix.toeplitz], "column", [(X, ValueError, "be a vector; got shape (2, 6, 5, 4)")]),
     ([matrix.toeplitz], "row", [(X, ValueError, "be a vector; got shape (2, 6, 5, 4)")]),

@@ -44,6 +44,7 @@ def test_exported_for_all_called_on_one(public):
 
 BATCHES = {
     "conv": lambda x: jconv.conv(x, KERNEL, padding="same", stride=2, groups=2),
+    "conv of a value outside": lambda x: jconv.conv(x[..., :3], KERNEL, padding=1, padding_value=2),
     "conv_transpose": lambda x: jconv.conv_transpose(x, KERNEL),
     "kernel_gradient": lambda x: jconv.kernel_gradient(x, x, (3, 3), padding="same"),
     "unfold": lambda x: jconv.unfold(x, (3, 3)),

@@ -145,6 +145,13 @@ def test_index_pattern_is_the_atom_of_convolution():
     assert_close(y, definition.conv(x, kernel, **options), "float64", terms=18)
 
 
+@pytest.mark.parametrize(("size", "taps"), [((6, 6), 3), (6, (3, 3))])
+def test_index_pattern_takes_one_int_for_all_axes(size, taps):
+    expected = index_pattern((6, 6), (3, 3))
+    for pattern, want in zip(index_pattern(size, taps), expected, strict=True):
+        assert_same(pattern, want)
+
+
 # Pooling
 
 COUNTS = {

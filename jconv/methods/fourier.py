@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from jconv.channels import accumulator
+from jconv.channels import accumulator, precision_of
 from jconv.geometry import Spec, fast_length
 from jconv.padding import crop, embed, extract, grow
 
@@ -87,7 +87,7 @@ def _every(a: Array, counts: Sequence[int], steps: Sequence[int]) -> Array:
 
 
 def _contract(spec: Spec, equation: str, a: Array, b: Array) -> Array:
-    return jnp.einsum(equation, a, b, precision=spec.precision)
+    return jnp.einsum(equation, a, b, precision=precision_of(spec, a.dtype))
 
 
 def _transform(spec: Spec, a: Array, backwards: bool = False) -> Array:

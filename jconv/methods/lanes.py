@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from jconv import runs
 from jconv.channels import grouped, groups_last, transposed_kernel
-from jconv.fusion import added, alone, finished, row_major
+from jconv.fusion import added, alone, finished, kept, row_major
 from jconv.geometry import Spec, Window, transposed
 from jconv.methods.correlations import kernel_adjoint as kernel_adjoint
 from jconv.padding import crop, grow, strided
@@ -35,6 +35,9 @@ PAIRED = range(25, 226)
 # Places that one loop reads: past 250 LLVM no longer tells whether it overwrites any, and computes
 # one number at a time. 13x13 taps of 96 channels on 4x28x28 took 14 ms in one loop and 1 in three.
 LOADS = 180
+# Products of an output past which it is computed once, not by each of several that read it: 27 taps
+# before max pooling by all three of the pooling, its winners and the derivative of a `relu`.
+AGAIN = 16
 
 
 def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
@@ -64,7 +67,8 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
         y = _in_turn(add, shares, xs, ks, apart=paired or turned)
         y = _interleaved([y.real, y.imag], 1) if paired else y
         y = jnp.swapaxes(y, -1, -2) if turned else y
-    return finished(crop(y.reshape(*y.shape[:-2], -1), 1, [(0, n) for n in spec.out]))
+    y = crop(y.reshape(*y.shape[:-2], -1), 1, [(0, n) for n in spec.out])
+    return finished(kept(y) if len(list(offsets(windows))) * c > AGAIN else y)
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:

@@ -33,9 +33,9 @@ from jconv.padding import crop, grow
 # Positions of an image from which the kernel's adjoint takes F(4, 3) on both axes: there XLA's own
 # sum over the window of a whole image loses as much.
 LARGE = 28**2
-# Bytes of the transforms of a block, of which the kernel's adjoint holds both at once: the products
-# want rows enough, but beyond 32 MiB of scratch pages are mapped anew at every call.
-BUDGET = 36 * 2**20
+# Bytes of the transforms of a block: the products want rows enough, but beyond 32 MiB of scratch
+# pages are mapped anew at every call.
+BUDGET = 24 * 2**20
 # Pairs of channels whose product XLA:CPU computes on one thread; tiles of a piece, at least.
 SMALL, SHORTEST = 64**2, 64
 
@@ -58,7 +58,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     tiles = _tiles(spec, 6 if math.prod(spec.out) >= LARGE else 4)
     is_small = _is_small(x.shape[-1], y.shape[-1])
     # Along one axis 96 to 64 channels on 8x4706 take 4.4 ms, and 13 in blocks twice as large.
-    budget = BUDGET // 4 if is_small or len(tiles) == 1 else BUDGET // 2
+    budget = BUDGET * 3 // (8 if is_small or len(tiles) == 1 else 4)
     blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, whole=2 if is_small else 1)
     counts = _counts(spec, tiles)
     pieces = _pieces(blocks, math.prod(counts[1:])) if is_small else 0
