@@ -67,9 +67,7 @@ def reader(
     """
     first, *others = windows
     if blocks.row_blocks == 1:
-        return lambda step: lax.optimization_barrier(
-            embed(blocks.whole(x, step), windows)
-        )
+        return lambda step: lax.optimization_barrier(embed(blocks.whole(x, step), windows))
     if first.input_dilation > 1:
         x = lax.optimization_barrier(embed(x, (first, *(Window(w.size, 1) for w in others))))
         first = first.padded()

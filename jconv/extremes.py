@@ -260,9 +260,7 @@ def _first_best(seen: Sequence[Array], least: bool) -> tuple[Array, Array]:
     return left[0]
 
 
-def _better(
-    least: bool, a: tuple[Array, Array], b: tuple[Array, Array]
-) -> tuple[Array, Array]:
+def _better(least: bool, a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
     """The better of two entries with their taps, the first of equals."""
     worse = (b[0] >= a[0]) if least else (b[0] <= a[0])
     better = ~worse & (a[0] == a[0])

@@ -75,9 +75,7 @@ def _copies(face: str, spec: Spec, method: str, k: Array) -> bool:
     return not lanes.is_in_place(*reading)
 
 
-def _in_batches(
-    face: str, spec: Spec, method: str, whole: Callable, a: Array, b: Array
-) -> Array:
+def _in_batches(face: str, spec: Spec, method: str, whole: Callable, a: Array, b: Array) -> Array:
     """`whole(a, b)`, a few examples at a time where scratch as large as they are is too much."""
     outputs = b.shape[-1] * math.prod(spec.out)
     copies = {"fold": -(-spec.taps[0] // spec.windows[0].stride), "phases": 2}.get(method, 1)

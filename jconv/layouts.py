@@ -234,8 +234,6 @@ def require_sharding(sharding: Any, call: LaxCall, shape: Sequence[int], dtype: 
     if not isinstance(sharding, NamedSharding | PartitionSpec):
         raise geometry.mistyped("out_sharding", must, sharding)
     try:
-        jax.eval_shape(
-            lambda: jax.sharding.reshard(call.result(jnp.zeros(shape, dtype)), sharding)
-        )
+        jax.eval_shape(lambda: jax.sharding.reshard(call.result(jnp.zeros(shape, dtype)), sharding))
     except ValueError as error:
         raise geometry.wrong("out_sharding", must, sharding) from error

@@ -150,9 +150,7 @@ def _restricted(w: Window, outputs: tuple[int, int]) -> tuple[tuple[int, int], W
     return (begin, end), dataclasses.replace(w, size=n, low=low, high=extent - n - low)
 
 
-def swept(
-    f: Callable[..., Any], windows: Sequence[Window], *arrays: tuple[Array, float]
-) -> Any:
+def swept(f: Callable[..., Any], windows: Sequence[Window], *arrays: tuple[Array, float]) -> Any:
     """`f(part, views, ...)` of every part, put together; each array comes with its padding.
 
     So what is read twice is padded at its ends alone, and never copied as a whole.

@@ -277,9 +277,7 @@ def check_no_device_holds_the_whole(kind):
         x = jax.ShapeDtypeStruct(
             (1, rows, 64, 4), "float32", sharding=NamedSharding(where, P(None, "rows"))
         )
-        kernel = jax.ShapeDtypeStruct(
-            (3, 3, 4, 4), "float32", sharding=NamedSharding(where, P())
-        )
+        kernel = jax.ShapeDtypeStruct((3, 3, 4, 4), "float32", sharding=NamedSharding(where, P()))
         with jax.set_mesh(where):
             return jax.jit(with_cotangents(step)).lower(x, kernel).compile(AS_USERS_COMPILE)
 

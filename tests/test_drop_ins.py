@@ -37,7 +37,7 @@ def recipe(library, name):
     """What README's recipe for `library` defines as `name`."""
     peer = pytest.importorskip(library)
     blocks = re.findall(r"```python\n(.*?)\n```", README, re.DOTALL)
-    code, = (block for block in blocks if f"{library}." in block and f"def {name}" in block)
+    (code,) = (block for block in blocks if f"{library}." in block and f"def {name}" in block)
     words = {"jax": jax, "jnp": jnp, "np": np, "jconv": jconv, library: peer}
     exec(code, words)
     return words[name]
@@ -65,9 +65,7 @@ def assert_same_step(loss, other_loss, parameters):
 def test_linen(options):
     linen = pytest.importorskip("flax.linen")
     plain = linen.Conv(6, (3, 2), **options)
-    dropped = linen.Conv(
-        6, (3, 2), conv_general_dilated=jconv.lax.conv_general_dilated, **options
-    )
+    dropped = linen.Conv(6, (3, 2), conv_general_dilated=jconv.lax.conv_general_dilated, **options)
     losses = [lambda p, m=m: mean_square(m.apply(p, X)) for m in (plain, dropped)]
     assert_same_step(*losses, plain.init(jax.random.key(0), X))
 
@@ -85,9 +83,7 @@ def test_nnx(options):
     nnx = pytest.importorskip("flax.nnx")
     losses = []
     for function in (jax.lax.conv_general_dilated, jconv.lax.conv_general_dilated):
-        model = nnx.Conv(
-            4, 6, (3, 2), conv_general_dilated=function, rngs=nnx.Rngs(0), **options
-        )
+        model = nnx.Conv(4, 6, (3, 2), conv_general_dilated=function, rngs=nnx.Rngs(0), **options)
         graph, state = nnx.split(model)
         losses.append(lambda s, g=graph: mean_square(nnx.merge(g, s)(X)))
     assert_same_step(*losses, state)
@@ -123,9 +119,9 @@ def test_haiku(data_format, batched):
     def network(x):
         x = haiku.Conv2D(6, (3, 2), 2, data_format=data_format, feature_group_count=2)(x)
         mask = np.arange(72).reshape(2, 3, 6, 2) % 3
-        return haiku.Conv2D(
-            2, (2, 3), rate=2, with_bias=False, mask=mask, data_format=data_format
-        )(jnp.tanh(x))
+        return haiku.Conv2D(2, (2, 3), rate=2, with_bias=False, mask=mask, data_format=data_format)(
+            jnp.tanh(x)
+        )
 
     def intercepted(x):
         with haiku.intercept_methods(with_jconv):

@@ -368,9 +368,7 @@ def test_out_sharding(spec):
             assert jax.typeof(actual).sharding == jax.typeof(expected).sharding
             assert_close(actual, np.asarray(expected), "float32", 9)
         with pytest.raises(ValueError, match=r"`out_sharding` must .* got P\('q',\)"):
-            jconv.lax.conv_general_dilated(
-                lhs, rhs, (1,), "SAME", out_sharding=PartitionSpec("q")
-            )
+            jconv.lax.conv_general_dilated(lhs, rhs, (1,), "SAME", out_sharding=PartitionSpec("q"))
 
 
 # Errors

@@ -93,9 +93,7 @@ def test_rule_to_second_order(case, kind):
 
 
 @pytest.mark.parametrize("kind", [*SMOOTH, "l1", "linf"])
-@each_case(
-    POOL_CASES, "windows of only padding", "crop", "rank 3", "one tap at a stride, then two"
-)
+@each_case(POOL_CASES, "windows of only padding", "crop", "rank 3", "one tap at a stride, then two")
 def test_gradient_by_differences(case, kind):
     """Along a random line, in float64, of the loops."""
     x, step = dense(case.shape, "float64", 0), dense(case.shape, "float64", 1)

@@ -42,9 +42,7 @@ def _signals() -> Samples:
 def _digits() -> Samples:
     images, labels = load_digits().images, load_digits().target  # type: ignore[attr-defined]
     test = np.arange(len(images)) % 5 == 0
-    return _samples(
-        "handwritten digits", images[~test], labels[~test], images[test], labels[test]
-    )
+    return _samples("handwritten digits", images[~test], labels[~test], images[test], labels[test])
 
 
 def _volumes() -> Samples:
