@@ -230,6 +230,17 @@ def test_kernel_gradients_of_images_are_never_left_to_xla():
         assert methods("kernel_adjoint", layer)[0] != "direct"
 
 
+@pytest.mark.parametrize(("batch", "size", "channels"), [(4, 7, 256), (1, 7, 512), (2, 14, 128)])
+def test_large_kernel_gradients_are_not_turned_by_a_copy(batch, size, channels):
+    """It takes as long as several of the products that it follows."""
+    size, taps, ones = (size,) * 2, (3,) * 2, (1,) * 2
+    layer = Layer("deep", batch, channels, channels, size, taps, ones, ones, ones, 1)
+    text = compiled_face("kernel_adjoint", layer).as_text()
+    copied = re.findall(r"f32\[([\d,]+)\]\S* copy\(", text)
+    entries = [math.prod(map(int, shape.split(","))) for shape in copied]
+    assert max(entries, default=0) < channels**2
+
+
 def left_in_a_loop(face, layer):
     """The convolutions of a face of two batches, one after the other."""
 
