@@ -75,6 +75,16 @@ def test_exported_for_any_batch(name):
             assert_close(jax.tree.leaves(found)[0], jax.tree.leaves(expected)[0], "float32", 500)
 
 
+def test_kernel_gradient_by_patches_exported_for_any_batch():
+    def f(x):
+        return jconv.kernel_gradient(x, x, (3, 3), padding="same", method="patches")
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(jax.jit(f))(jax.ShapeDtypeStruct((batch, 5, 6, 8), "float32"))
+    x = dense((3, 5, 6, 8), "float32", 0)
+    assert_close(exported.call(x), np.asarray(f(x)), "float32", 90)
+
+
 @pytest.mark.parametrize("platform", PLATFORMS[1:])
 @pytest.mark.parametrize("taps", [(70,), (3, 3), (3, 3, 3)], ids=len)
 @pytest.mark.parametrize("groups", [1, 16])

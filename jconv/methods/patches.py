@@ -76,8 +76,9 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     kernel = math.prod(spec.taps) * x.shape[-1] // spec.groups * y.shape[-1] * x.dtype.itemsize
     blocks, windows, read = _blocked(spec, x, kernel)
     y = grow(y, 1, [(0, blocks.padded_rows - spec.out[0], 0)])
-
-    is_brief = blocks.steps * blocks.images * blocks.rows * math.prod(spec.out[1:]) < BRIEF
+    # Of one block: how many there are of an exported batch is unknown.
+    positions = blocks.images * blocks.rows * math.prod(spec.out[1:])
+    is_brief = blocks.steps == 1 and positions < BRIEF
 
     def block(step):
         rows = by_group(spec, _read_columns(spec, windows, read(step)))
