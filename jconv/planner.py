@@ -38,7 +38,7 @@ MOST_COPIES = 2**22
 
 
 def _is_pointwise(p: Problem) -> bool:
-    return p.taps == 1 and p.every(lambda w: w.input_dilation == 1)
+    return p.taps == 1 and p.reads_no_zeros_between
 
 
 def _has_small_groups(p: Problem) -> bool:
@@ -56,7 +56,7 @@ def _has_small_groups(p: Problem) -> bool:
         case _:
             # 64 groups of 8 to 8 channels take as long by the products of `bundles`.
             fills = c * m <= min(4 * p.spec.groups, 64 if c == 1 else 32)
-            return fills and p.every(lambda w: w.input_dilation == 1)
+            return fills and p.reads_no_zeros_between
 
 
 def _has_thin_groups(p: Problem) -> bool:
@@ -84,7 +84,7 @@ def _has_few_channels(p: Problem) -> bool:
     if c >= 8 and _gives_few(p):
         return False
     if p.face == "kernel_adjoint":
-        rows = p.spec.out[-1] >= 64 and p.every(lambda w: w.input_dilation == 1)
+        rows = p.spec.out[-1] >= 64 and p.reads_no_zeros_between
         # One product serves several outputs: 11x11 taps to 4 channels take 0.8 ms, by lanes 2.
         # In 1D XLA's own is fast: 16 taps, 1 -> 4 channels on 4x16000, take 0.28 ms and 0.20.
         few = m == 1 and (p.rank > 1 or p.taps <= 8)
@@ -107,7 +107,7 @@ def _has_few_channels(p: Problem) -> bool:
     else:
         # 3x3 taps, 9 -> 9 channels on 16x64x64, take 1.9 ms, as they are 1.4; 8 -> 8 0.5 and 1.0.
         most = (81 if c <= 4 else 72) if pairs <= 96 and m <= 16 * c else 0
-    return p.taps * c <= most and p.every(lambda w: w.input_dilation == 1)
+    return p.taps * c <= most and p.reads_no_zeros_between
 
 
 def _has_few_inputs(p: Problem) -> bool:
@@ -193,7 +193,7 @@ def _is_longer_than_a_frame(p: Problem) -> bool:
 def _is_volume(p: Problem) -> bool:
     """A block holds the patches of a row of outputs, and the products' rows are long enough."""
     row = math.prod(p.spec.out[1:]) * p.taps * p.inputs
-    if p.rank < 3 or row > MOST_ROW or not p.every(lambda w: w.input_dilation == 1):
+    if p.rank < 3 or row > MOST_ROW or not p.reads_no_zeros_between:
         return False
     if p.face == "kernel_adjoint":
         return True
@@ -311,7 +311,7 @@ def _is_folded(p: Problem) -> bool:
     pays = p.is_unit_stride or (p.outputs >= min(p.inputs, 32) and is_cheap)
     # 2x2 taps from 49 to 128 channels on 8x56x58 take 4.0 ms folded and 3.2 as they are.
     pays = pays and (p.taps >= 9 or p.ends[0] > p.ends[1])
-    return pays and p.every(lambda w: w.input_dilation == 1) and _leaves_a_thread(p)
+    return pays and p.reads_no_zeros_between and _leaves_a_thread(p)
 
 
 def _is_strided(p: Problem) -> bool:
@@ -427,7 +427,7 @@ def _has_few_positions(p: Problem) -> bool:
 
     3x3 taps of stride 2, 512 -> 655 channels on 4x6x6, take 2.2 ms and by patches 0.5.
     """
-    is_plain = p.face == "forward" and p.every(lambda w: w.input_dilation == 1)
+    is_plain = p.face == "forward" and p.reads_no_zeros_between
     if p.face == "kernel_adjoint" or not (p.is_dense and (is_plain or p.is_unit_stride)):
         return False
     is_wide = p.outputs >= 128 if p.face == "forward" else p.positions <= 2 * p.outputs
@@ -455,7 +455,8 @@ def _is_unpadded(p: Problem) -> bool:
         p.face == "forward"
         and p.is_dense
         and p.rank == 2
-        and p.every(lambda w: w.low == 0 and w.high <= 0 and w.input_dilation == 1)
+        and p.reads_no_zeros_between
+        and p.every(lambda w: w.low == 0 and w.high <= 0)
         and p.products > 2**29
     )
 

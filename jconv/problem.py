@@ -63,8 +63,12 @@ class Problem(NamedTuple):
         return jnp.issubdtype(self.dtype, jnp.integer)
 
     @property
+    def reads_no_zeros_between(self) -> bool:
+        return self.every(lambda w: w.input_dilation == 1)
+
+    @property
     def is_undilated(self) -> bool:
-        return self.every(lambda w: w.dilation == w.input_dilation == 1)
+        return self.reads_no_zeros_between and self.every(lambda w: w.dilation == 1)
 
     @property
     def is_unit_stride(self) -> bool:
