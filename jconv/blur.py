@@ -1,6 +1,8 @@
 """Pooling that does not alias: a maximum, a blur, a stride, under one rule.
 
-y = blur(x[winners])            x_bar = the winners' places, given blur_adjoint(y_bar)
+    y = blur(x[winners])            x_bar = the winners' places, given blur_adjoint(y_bar)
+
+The winners are those of a maximum everywhere, a stride of one.
 """
 
 import math
