@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv import adjoint, products
-from jconv.blocks import BLOCK_BYTES, at_once
+from jconv.blocks import BLOCK_BYTES, at_once, known
 from jconv.faces import evaluate
 from jconv.geometry import Spec
 
@@ -93,9 +93,7 @@ def output_of(static: Static, x: Array, k: Array) -> Array:
 
 def map_examples(static: Static, f: Callable, *arrays: Array):
     """`f` of every example, a few at a time; one, where they are exported for any number."""
-    count, most = arrays[0].shape[0], static.together
-    if not isinstance(count, int):
-        count = most = 1
+    count, most = known(arrays[0].shape[0]), static.together
     # Equal steps where there are: a rest is a program of its own, put together by a copy of all.
     equal = [d for d in range(most // 2 + 1, min(most, count) + 1) if count % d == 0]
     together = max(equal, default=min(most, count))

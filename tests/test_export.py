@@ -75,14 +75,20 @@ def test_exported_for_any_batch(name):
             assert_close(jax.tree.leaves(found)[0], jax.tree.leaves(expected)[0], "float32", 500)
 
 
-def test_kernel_gradient_by_patches_exported_for_any_batch():
-    def f(x):
-        return jconv.kernel_gradient(x, x, (3, 3), padding="same", method="patches")
+@pytest.mark.parametrize("method", jconv.methods.METHODS)
+def test_each_method_exported_for_any_batch(method):
+    case = conv_case("", (5, 6), (3, 3), (8, 8), (3,), padding="same")
+    x, kernel, y = case.data("float32")
+    of_kernel = case.faces(method)
+
+    def faces(x, y):
+        return of_kernel(x, kernel, y)
 
     (batch,) = jax.export.symbolic_shape("batch")
-    exported = jax.export.export(jax.jit(f))(jax.ShapeDtypeStruct((batch, 5, 6, 8), "float32"))
-    x = dense((3, 5, 6, 8), "float32", 0)
-    assert_close(exported.call(x), np.asarray(f(x)), "float32", 90)
+    shapes = [jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype) for a in (x, y)]
+    found = jax.export.export(jax.jit(faces))(*shapes).call(x, y)
+    for actual, expected in zip(found, case.defined_faces(x, kernel, y), strict=True):
+        assert_close(actual, expected, "float32", case.terms)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS[1:])

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
+from jconv.blocks import Blocks, known, map_blocks, reader, split, sum_blocks
 from jconv.channels import by_group, matmul, mix, mix_input, mix_kernel, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
 from jconv.padding import embed, extract, grow
@@ -56,7 +56,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
-    positions = len(y) * math.prod(spec.out)
+    positions = known(y.shape[0]) * math.prod(spec.out)
     unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
     if unit and positions > k.shape[-2]:  # else turning the kernel costs as much as the product
         k = transposed_kernel(k, spec.groups)
