@@ -51,8 +51,8 @@ def selection(
     choose: Callable, gather: Callable, scatter: Callable, static: Any, x: Array, *,
     image: Image, reverse: bool, alone: Callable | None = None,
 ):  # fmt: skip
-    """`adjoint.selection` of `choose(static, x)`, `gather(static, x, *winners)`,
-    `scatter(static, y, *winners)` and `alone(static, x)`, in turns.
+    """`adjoint.selection` of `choose(static, x)`, `gather(static, x, *winners)` and
+    `scatter(static, y, *winners)` in turns, and of `alone(static, x)`.
     """
 
     def gathered(static: Any, winners: tuple[Array, ...], x: Array) -> Array:
@@ -62,8 +62,7 @@ def selection(
         return by_images(scatter, static, y, *winners, image=image)
 
     chosen = partial(by_images, choose, image=image)
-    valued = partial(by_images, alone, image=image) if alone else None
-    return adjoint.selection(chosen, gathered, scattered, static, x, reverse=reverse, alone=valued)
+    return adjoint.selection(chosen, gathered, scattered, static, x, reverse=reverse, alone=alone)
 
 
 def in_turns(f: Callable, static: Any, x: Array, *, image: Image, custom_vjp: bool) -> Array:

@@ -9,8 +9,8 @@ where nothing is inside, none does (tap -1).
 """
 
 import math
-from collections.abc import Callable, Sequence
-from functools import reduce
+from collections.abc import Sequence
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -49,7 +49,6 @@ class Stage(NamedTuple):
 
     windows: Windows
     first: tuple[np.ndarray, ...] | None
-    least: bool
 
 
 class Choice(NamedTuple):
@@ -60,11 +59,16 @@ class Choice(NamedTuple):
 
     @property
     def stages(self) -> list[Stage]:
-        return _plan(*self)
+        return _plan(self.windows)
 
-    def image(self, a: Array, more: int = 0) -> Image:
+    def ranks(self, dtype) -> bool:
+        """Whether the stages choose among integers in the order of numbers of this dtype."""
+        is_float = jnp.issubdtype(dtype, jnp.inexact)
+        return is_float and all(w.stride == 1 for w in self.windows)
+
+    def image(self, a: Array, more: int = 0, copies: int = 4) -> Image:
         """An image of `a`; `more` arrays like the input are held beside what the stages hold."""
-        return image_of(a, len(self.windows), held(self.windows, light=True) + more)
+        return image_of(a, len(self.windows), held(self.windows, light=True, copies=copies) + more)
 
 
 Winners = tuple[Array, ...]
@@ -74,7 +78,7 @@ def extremes(
     x: Array, windows: Sequence[Window], least: bool = False, custom_vjp: bool = True
 ) -> Array:
     """The greatest (or `least`) entry of every window."""
-    y, _ = _selected(x, windows, least, custom_vjp, alone=_values)
+    y, _ = _selected(x, windows, least, custom_vjp, alone=True)
     return y
 
 
@@ -98,15 +102,16 @@ def _selected(
     windows: Sequence[Window],
     least: bool,
     custom_vjp: bool,
-    alone: Callable | None = None,
+    alone: bool = False,
 ) -> tuple[Array, Winners]:
-    """The best entry of every window, and the taps that won at every stage."""
+    """The best entry of every window, and the taps that won at every stage, unless `alone`."""
     choice, x = choice_of(x, windows, least)
     image = choice.image(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return by_images(chosen, choice, x, image=image)
+    values = partial(by_images, _values, image=choice.image(x, copies=1)) if alone else None
     return selection(
-        chosen, gathered, scattered, choice, x, image=image, reverse=custom_vjp, alone=alone
+        chosen, gathered, scattered, choice, x, image=image, reverse=custom_vjp, alone=values
     )
 
 
@@ -133,13 +138,13 @@ def positions(size: Sequence[int], ndim: int) -> Array:
 # ---------------------------------------------------------------- the stages
 
 
-def _plan(windows: Windows, least: bool) -> list[Stage]:
+def _plan(windows: Windows) -> list[Stage]:
     """The stages of windows. The first along an axis pads it."""
     inside = [
         (np.arange(w.extent) >= w.low) & (np.arange(w.extent) < w.low + w.size) for w in windows
     ]
     if few(windows):
-        return [_stage(windows, inside, least)]
+        return [_stage(windows, inside)]
     plan, seen = [], [np.ones(w.size, bool) for w in windows]
     for axis in reversed(range(len(windows))):
         seen[axis], padding = inside[axis], (windows[axis].low, windows[axis].high)
@@ -147,7 +152,7 @@ def _plan(windows: Windows, least: bool) -> list[Stage]:
             size = [len(entries) for entries in seen]
             size[axis] -= sum(padding)
             made = along(size, axis, *run, padding)
-            plan.append(_stage(made, seen, least))
+            plan.append(_stage(made, seen))
             seen[axis], padding = np.asarray(_sees(made[axis], seen[axis]).any(1)), (0, 0)
     return plan
 
@@ -169,12 +174,12 @@ def _sees(w: Window, inside: np.ndarray) -> np.ndarray:
     return inside[w.stride * np.arange(w.out)[:, None] + w.dilation * np.arange(w.taps)]
 
 
-def _stage(windows: Windows, inside: Sequence[np.ndarray], least: bool) -> Stage:
+def _stage(windows: Windows, inside: Sequence[np.ndarray]) -> Stage:
     sees = [_sees(w, entries) for w, entries in zip(windows, inside, strict=True)]
     if all(seen.all() for seen in sees):
-        return Stage(windows, None, least)
+        return Stage(windows, None)
     first = tuple(np.where(seen.any(1), seen.argmax(1), -1) for seen in sees)
-    return Stage(windows, first, least)
+    return Stage(windows, first)
 
 
 # ---------------------------------------------------------------- all stages
@@ -182,12 +187,12 @@ def _stage(windows: Windows, inside: Sequence[np.ndarray], least: bool) -> Stage
 
 def chosen(choice: Choice, x: Array) -> tuple[Array, Winners]:
     """The best entry of every window, and the tap that won at every stage."""
-    won = []
+    won, y = [], _ranked(choice, x)
     for stage in choice.stages:
-        x = written(x, [(0, 0)] * len(stage.windows)) if won else x
-        x, taps = _best(stage, x)
+        y = written(y, [(0, 0)] * len(stage.windows)) if won else y
+        y, taps = _best(stage, y)
         won.append(taps)
-    return x, tuple(won)
+    return _unranked(choice, y, x.dtype), tuple(won)
 
 
 def _values(choice: Choice, x: Array) -> Array:
@@ -222,48 +227,79 @@ def scattered(choice: Choice, y: Array, *won: Array) -> Array:
     return y
 
 
+# ---------------------------------------------------------------- ranks
+
+
+def _ranked(choice: Choice, x: Array) -> Array:
+    """What the stages choose the greatest of.
+
+    Of floats that several windows read, integers in their order, or in the opposite, of which NaN
+    is the greatest. Two integers are compared by one instruction, floats for the sake of NaN by
+    several: 31x31 maxima of 128x128x16 and their gradient took 0.77 ms, and take 0.57.
+    """
+    if not choice.ranks(x.dtype):
+        return _opposite(x) if choice.least else x
+    bits = lax.bitcast_convert_type(x, np.dtype(f"int{jnp.finfo(x.dtype).bits}"))
+    most = jnp.iinfo(bits.dtype).max
+    size = bits & most
+    return jnp.where(x == x, jnp.where((bits < 0) != choice.least, -size, size), most)
+
+
+def _unranked(choice: Choice, y: Array, dtype) -> Array:
+    """What `_ranked` made this of; of ranks, zeros without a sign. Padding is what never wins."""
+    if not choice.ranks(dtype):
+        return _opposite(y) if choice.least else y
+    worst = _ranked(choice, jnp.asarray(neutral(dtype, choice.least), dtype))
+    y = lax.max(y, worst)
+    size = lax.bitcast_convert_type(lax.abs(y), dtype)
+    return jnp.where(y > 0 if choice.least else y < 0, -size, size)
+
+
+def _opposite(x: Array) -> Array:
+    """The same entries in the opposite order."""
+    return -x if jnp.issubdtype(x.dtype, jnp.inexact) else ~x
+
+
 # ---------------------------------------------------------------- one stage
 
 
 def _best(stage: Stage, x: Array) -> tuple[Array, Array]:
     """The best entry of every window, and its tap."""
-    best = lax.min if stage.least else lax.max
 
     def choice(part: Part, seen: Sequence[Array]) -> tuple[Array, Array]:
-        return reduce(best, seen), _winners(stage, part, seen)
+        return reduce(lax.max, seen), _winners(stage, part, seen)
 
-    return swept(choice, stage.windows, (x, neutral(x.dtype, stage.least)))
+    return swept(choice, stage.windows, (x, neutral(x.dtype, least=False)))
 
 
 def _winners(stage: Stage, part: Part, seen: Sequence[Array]) -> Array:
     """The tap of the best entry; of nothing but padding, the first inside the input."""
-    best, chosen = _first_best(seen, stage.least)
+    best, chosen = _first_best(seen)
     if stage.first is not None:
-        worst = best == jnp.asarray(neutral(best.dtype, stage.least), best.dtype)
+        worst = best == jnp.asarray(neutral(best.dtype, least=False), best.dtype)
         first = _first(stage.first, part, best.ndim)
         chosen = jnp.where(worst, jnp.square(first + 1), chosen)
     return _tap(chosen, joined=len(parts(stage.windows)) > 1)
 
 
-def first_best(seen: Sequence[Array], least: bool = False) -> Array:
-    """The first tap that none is better than, or that is NaN."""
-    return _tap(_first_best(seen, least)[1])
+def first_best(seen: Sequence[Array]) -> Array:
+    """The first tap that none is greater than, or that is NaN."""
+    return _tap(_first_best(seen)[1])
 
 
-def _first_best(seen: Sequence[Array], least: bool) -> tuple[Array, Array]:
+def _first_best(seen: Sequence[Array]) -> tuple[Array, Array]:
     """The best entry and its tap, as `(tap + 1)^2`: of neighbours, of pairs, and so on."""
     squares = [jnp.full(seen[0].shape, tap**2, jnp.float32) for tap in range(1, len(seen) + 1)]
     left = list(zip(seen, squares, strict=True))
     while len(left) > 1:
         odd = left[len(left) & ~1 :]
-        left = [_better(least, *pair) for pair in zip(left[::2], left[1::2], strict=False)] + odd
+        left = [_better(*pair) for pair in zip(left[::2], left[1::2], strict=False)] + odd
     return left[0]
 
 
-def _better(least: bool, a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+def _better(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
     """The better of two entries with their taps, the first of equals."""
-    worse = (b[0] >= a[0]) if least else (b[0] <= a[0])
-    better = ~worse & (a[0] == a[0])
+    better = ~(b[0] <= a[0]) & (a[0] == a[0])
     return jnp.where(better, b[0], a[0]), jnp.where(better, b[1], a[1])
 
 

@@ -63,7 +63,7 @@ def in_vectors(y: Array, terms: int = 1) -> Array:
     """
     channels = y.shape[-1]
     tests = 180 // max(channels, 1) - terms
-    if channels < 8 or tests < 1 or not jnp.issubdtype(y.dtype, jnp.floating):
+    if channels < 8 or tests < 1:
         return finished(y)
     bytes = jnp.asarray(np.arange(tests * channels).reshape(tests, channels) % 100, jnp.int8)
     # Behind one barrier, or XLA would take the tests out of a loop over images: 5x5 maxima over

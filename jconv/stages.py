@@ -212,14 +212,15 @@ def _taps(windows: Sequence[Window]) -> int:
     return math.prod(w.taps for w in windows)
 
 
-def held(windows: Sequence[Window], light: bool = False) -> int:
+def held(windows: Sequence[Window], light: bool = False, copies: int = 4) -> int:
     """About how many arrays as large as the input a pooling and its gradient hold at once.
 
-    A `light` gradient reads neither the input nor the output.
+    Where few taps read a padded copy, so many `copies`. A `light` gradient reads neither the input
+    nor the output.
     """
     if few(windows):
         copied = any(w.low or w.high for w in windows) and not (light and _ends_apart(windows))
-        return 4 if copied else 0
+        return copies if copied else 0
     return 4 * sum(w.taps.bit_length() for w in windows)
 
 

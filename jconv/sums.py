@@ -36,7 +36,8 @@ from jconv.stages import (
 def summed(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The sum of every window."""
     x, windows = cropped(x, [tight(w) for w in windows])
-    in_turns = partial(by_images, image=image_of(x, len(windows), held(windows, light=True)))
+    image = image_of(x, len(windows), held(windows, light=True, copies=1))
+    in_turns = partial(by_images, image=image)
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return in_turns(_staged, windows, x)
     plain, transposed = partial(in_turns, _sum), partial(in_turns, _adjoint)
