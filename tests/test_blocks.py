@@ -27,6 +27,7 @@ CASES = {
     "dilated pieces": (4, (33, 34), (3, 3), 32, 3, {"dilation": 2}),
     "dilated pieces of an axis": (2, (500,), (3,), 32, 5, {"dilation": 3}),
     "volume": (2, (9, 6, 5), (3, 3, 2), 9, 4, {}),
+    "filled rows": (2, (5, 4, 9), (3, 2, 2), 2, 3, {}),
     "planes": (2, (9, 6, 5), (3, 1, 2), 2, 3, {"stride": 2}),
 }
 BUDGETS = (1, 1000, 3000, 10**7)

@@ -29,6 +29,9 @@ LANES = 32
 ONE_LOOP = 7
 # Sums of one step, and what they add up, past which compiling costs too much.
 MOST_SUMS, MOST_TERMS = 27, 128
+# Bytes of which all multiples share a place in the first cache. Parts so far apart take 0.34 ms on
+# 2x256x256, and 0.19 with one row more.
+PAGE = 4096
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
@@ -77,6 +80,8 @@ def _in_parts(spec: Spec, parts: int, x: Array, y: Array) -> tuple[Spec, Array, 
     """The first axis in equal parts that overlap by the taps' reach, as groups of their own."""
     first, *others = spec.windows
     rows = -(-first.out // parts)
+    apart = rows * first.stride * math.prod(x.shape[2:]) * x.dtype.itemsize
+    rows += apart % PAGE == 0
     hop = rows * first.stride
     size = hop - first.stride + first.reach + 1
     high = (parts + 1) * hop - first.low - first.spread
