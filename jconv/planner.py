@@ -116,11 +116,8 @@ def _has_few_channels(p: Problem) -> bool:
 
 
 def _has_few_inputs(p: Problem) -> bool:
-    """In 1D, where phases of a stride are inputs, up to eight of long taps.
-
-    25 taps of stride 2, 4 -> 40 channels on 8x1777, take 0.62 ms as they are and 0.42; 9 of stride
-    4, 2 -> 64 on 8x3891, 0.38 and 0.47.
-    """
+    # Phases of a stride are inputs, too: 25 taps of stride 2, 4 -> 40 channels on 8x1777, take 0.42
+    # ms, and as they are 0.62; 9 of stride 4, 2 -> 64 on 8x3891, 0.47 and 0.38.
     most = 4 if p.rank > 1 else min(max(p.taps, 5), 8)
     return (
         p.face == "input_adjoint"
@@ -134,8 +131,8 @@ def _has_few_inputs(p: Problem) -> bool:
 def _gives_colours(p: Problem) -> bool:
     """Back to three or four channels from whole vectors of them, where padding keeps the size.
 
-    3x3 taps, 3 -> 40 channels on 2x46x46, take 0.13 ms and by `kn2row` 0.18, to 16 on 2x85x85 0.80
-    and 0.25, to 42 on 2x102x102 1.2 and 0.42.
+    3x3 taps, 3 -> 40 channels on 2x46x46, take 0.13 ms, by `kn2row` 0.18; to 16 on 2x85x85 0.80 and
+    0.25.
     """
     is_even = p.rank == 2 and p.every(lambda w: w.out == w.size and 2 * w.low == w.reach)
     is_wide = p.outputs >= 24 and p.outputs % 8 == 0 and p.positions < 2**15
@@ -452,9 +449,12 @@ def _has_tiles(p: Problem) -> bool:
 
 
 def _has_large_tiles(p: Problem) -> bool:
-    """Tiles for 4 and 5 taps: beyond 64 terms a sum they round four times as much as XLA's."""
-    terms, _ = p.ends
-    return p.face != "kernel_adjoint" and terms <= 64 and p.every(lambda w: 3 <= w.taps <= 5)
+    """Tiles for 4 and 5 taps: beyond 64 terms a sum they round four times as much as XLA's.
+
+    Of dilated ones copies of phases cost more: 2x72x72, 40 -> 72, 5.1 ms and folded 3.5.
+    """
+    is_served = p.face != "kernel_adjoint" and p.is_undilated and p.ends[0] <= 64
+    return is_served and p.every(lambda w: 3 <= w.taps <= 5)
 
 
 def _is_line(p: Problem) -> bool:
