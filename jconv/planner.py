@@ -148,7 +148,6 @@ def _narrows(p: Problem) -> bool:
     """
     return (
         p.face == "kernel_adjoint"
-        and p.is_dense
         and p.is_unit_stride
         and p.inputs >= 2 * p.outputs
         and p.positions >= 2 * p.inputs
@@ -177,7 +176,7 @@ def _has_few_rows(p: Problem) -> bool:
     In 1D one that is small indeed, or is read by many outputs: 16 taps of stride 8, 4 -> 32
     channels, take 0.36 ms on 64x1000 and XLA's own 0.17, on 4000 samples 0.05 and 0.12.
     """
-    if p.face != "kernel_adjoint" or not p.is_dense or p.inputs > 4 or not 1 < p.taps <= 64:
+    if p.face != "kernel_adjoint" or p.inputs > 4 or not 1 < p.taps <= 64:
         return False
     if p.rank > 1:
         return not _is_few_to_few(p)
@@ -232,7 +231,7 @@ def _is_half_tiled(p: Problem) -> bool:
 
     3x2 taps, 32 -> 16 channels on 8x64x67, take 1.1 ms instead of 2.5.
     """
-    if p.face != "kernel_adjoint" or not (p.is_dense and p.is_real and p.rank == 2):
+    if p.face != "kernel_adjoint" or not (p.is_real and p.rank == 2):
         return False
     if not (p.is_unit_stride and p.is_undilated):
         return False
@@ -260,7 +259,7 @@ def _is_light(p: Problem) -> bool:
     3x3 taps, 96 -> 8 channels on 8x16x16, take 0.62 ms by half tiles and 0.46 as they are; 5x5,
     24 -> 96 on 4x12x12, 0.43 by patches and 0.30.
     """
-    if p.face != "kernel_adjoint" or not p.is_dense:
+    if p.face != "kernel_adjoint":
         return False
     is_small = p.rank == 2 and p.every(lambda w: w.out <= SMALL)
     if not is_small:
@@ -295,7 +294,6 @@ def _leaves_a_thread(p: Problem) -> bool:
     is_brief = p.face == "forward" and (p.taps < 16 or not p.is_unit_stride)
     return (
         p.rank == 2
-        and p.is_dense
         and p.taps * inputs >= 64
         and outputs < (256 if p.taps * inputs < 1024 else 128)
         and p.products >= (2**25 if is_brief else 2**24)
@@ -317,7 +315,7 @@ def _is_turned(p: Problem) -> bool:
 
 def _is_folded(p: Problem) -> bool:
     """What 1D serves better; of a stride, the adjoints where the input is an image."""
-    if p.rank != 2 or not p.is_dense:
+    if p.rank != 2:
         return False
     is_image = p.inputs <= 4 and p.is_undilated and not p.is_unit_stride
     if p.face == "kernel_adjoint":
@@ -376,7 +374,7 @@ def _is_apart(p: Problem) -> bool:
     """
     next_to_each_other = p.taps > 1 and p.every(lambda w: w.taps == w.stride)
     pays = p.face != "forward" or (p.products >= 2**25 and p.outputs < 128)
-    return p.is_dense and p.is_undilated and next_to_each_other and pays
+    return p.is_undilated and next_to_each_other and pays
 
 
 def _has_small_patches(p: Problem) -> bool:
@@ -386,7 +384,7 @@ def _has_small_patches(p: Problem) -> bool:
     stride 2, 64 -> 8 on 8x4000, 0.43 and by phases 0.73. What does not fit the caches is written
     once by phases: 384 -> 12 on 8x4000 take 15 ms instead of 27.
     """
-    if not (p.is_dense and p.undoes_stride) or p.every(lambda w: w.taps == w.stride):
+    if not p.undoes_stride or p.every(lambda w: w.taps == w.stride):
         return False
     is_small = 8 * p.taps * p.inputs <= p.outputs
     is_few = p.taps <= 9 and p.positions <= max(128, p.outputs)
@@ -404,7 +402,7 @@ def _has_phases(p: Problem) -> bool:
     More taps than outputs XLA:CPU turns round: 7x7 with stride 3, 64 -> 64 channels on 16x14x16,
     take 1.5 ms by phases and 17 as they are.
     """
-    if not (p.is_dense and p.undoes_stride and p.every(lambda w: w.taps >= w.stride)):
+    if not (p.undoes_stride and p.every(lambda w: w.taps >= w.stride)):
         return False
     narrows = p.inputs >= max(16, p.outputs)
     least = 14 if p.taps <= 9 else 8
@@ -438,7 +436,6 @@ def _has_tiles(p: Problem) -> bool:
     least, most = sorted((p.inputs, p.outputs))
     return (
         p.is_real
-        and p.is_dense
         and p.rank == 2
         and p.is_unit_stride
         and (p.spec.taps == (3, 3) or _has_large_tiles(p))
@@ -461,7 +458,6 @@ def _is_line(p: Problem) -> bool:
     """3 taps in 1D, many positions, and channels enough: 128 -> 128 take 2.9 ms instead of 3.6."""
     return (
         p.is_real
-        and p.is_dense
         and p.spec.taps == (3,)
         and p.is_unit_stride
         and min(p.inputs, p.outputs) >= (16 if p.face == "kernel_adjoint" else 128)
@@ -475,7 +471,7 @@ def _has_few_positions(p: Problem) -> bool:
     3x3 taps of stride 2, 512 -> 655 channels on 4x6x6, take 2.2 ms and by patches 0.5.
     """
     is_plain = p.face == "forward" and p.reads_no_zeros_between
-    if p.face == "kernel_adjoint" or not (p.is_dense and (is_plain or p.is_unit_stride)):
+    if p.face == "kernel_adjoint" or not (is_plain or p.is_unit_stride):
         return False
     is_wide = p.outputs >= 128 if p.face == "forward" else p.positions <= 2 * p.outputs
     return p.positions <= p.inputs and is_wide
@@ -487,7 +483,7 @@ def _has_patches(p: Problem) -> bool:
     4x192x500 to 12 channels with stride 2 take 0.25 ms instead of 0.69; 5 taps, 192 -> 48 channels
     on 1000 samples, 0.32 and 0.64; 4 taps, 96 -> 24 on 8x2000, 1.5 and 2.6.
     """
-    if p.face != "kernel_adjoint" or not p.is_dense:
+    if p.face != "kernel_adjoint":
         return False
     if p.rank > 1:
         return True
@@ -500,7 +496,6 @@ def _has_patches(p: Problem) -> bool:
 def _is_unpadded(p: Problem) -> bool:
     return (
         p.face == "forward"
-        and p.is_dense
         and p.rank == 2
         and p.reads_no_zeros_between
         and p.every(lambda w: w.low == 0 and w.high <= 0)
@@ -527,6 +522,7 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
+    # From here on all is dense.
     Rule("turned", _narrows, "many channels to few: patches of the few (5x5 taps, 32 to 4)"),
     Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
     Rule("phases", _is_apart, "windows that share no input: one product (2x2 taps of stride 2)"),
