@@ -100,6 +100,8 @@ def _has_few_channels(p: Problem) -> bool:
     if pairs <= 16 and c <= 4:
         # 48 taps, 1 -> 16 channels on 4x16000, take 0.85 ms and 0.57 as they are, 16 0.16 and 0.40.
         most = 160 if c > 1 else min(400 // m, MOST_TAPS) if p.rank == 1 else MOST_TAPS
+        # 7x7 taps, 3 -> 2 channels on 4x72x72, take 1.7 ms, and by `kn2row` 0.34.
+        most = 128 if c > m == 2 else most
     elif c == 1 and m > 16 and p.positions >= 2**15:
         most = 800 // m  # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5
     elif p.rank > 1 and (pairs > 96 or m > 16):
@@ -107,19 +109,34 @@ def _has_few_channels(p: Problem) -> bool:
         # on 64x27x27, 0.9 and 0.64; 3x3 of stride 3, 5 -> 48 on 16x77x56, 0.32 and 0.27.
         most = 48 if 1 < c <= 9 and m <= 48 and p.every(lambda w: w.stride <= 2) else 0
     else:
-        # 3x3 taps, 9 -> 9 channels on 16x64x64, take 1.9 ms, as they are 1.4; 8 -> 8 0.5 and 1.0.
-        most = (81 if c <= 4 else 72) if pairs <= 96 and m <= 16 * c else 0
+        # 3x3 taps, 9 -> 9 channels on 16x64x64, take 1.9 ms, as they are 1.4; 8 -> 8 0.5 and 1.0,
+        # 8 -> 12 on 8x72x72 1.1 and 0.8.
+        most = (81 if c <= 4 else 72 if pairs <= 64 else 63) if pairs <= 96 and m <= 16 * c else 0
     return p.taps * c <= most and p.reads_no_zeros_between
 
 
 def _has_few_inputs(p: Problem) -> bool:
+    # Phases of a stride are inputs, too: 25 taps of stride 2, 4 -> 40 channels on 8x1777, take 0.42
+    # ms, and as they are 0.62; 9 of stride 4, 2 -> 64 on 8x3891, 0.47 and 0.38.
+    most = 4 if p.rank > 1 else min(max(p.taps, 5), 8)
     return (
         p.face == "input_adjoint"
         and p.is_dense
-        and p.inputs <= 4
+        and p.inputs <= most
         and p.is_unit_stride
         and p.taps * max(p.inputs, 2) <= 128  # 64 taps, 4 -> 4 channels: 5.4 ms instead of 2.2
     )
+
+
+def _gives_colours(p: Problem) -> bool:
+    """Back to three or four channels from whole vectors of them, where padding keeps the size.
+
+    3x3 taps, 3 -> 40 channels on 2x46x46, take 0.13 ms, by `kn2row` 0.18; to 16 on 2x85x85 0.80 and
+    0.25.
+    """
+    is_even = p.rank == 2 and p.every(lambda w: w.out == w.size and 2 * w.low == w.reach)
+    is_wide = p.outputs >= 24 and p.outputs % 8 == 0 and p.positions < 2**15
+    return p.face == "input_adjoint" and p.inputs in (3, 4) and p.is_dense and is_even and is_wide
 
 
 def _narrows(p: Problem) -> bool:
@@ -131,7 +148,6 @@ def _narrows(p: Problem) -> bool:
     """
     return (
         p.face == "kernel_adjoint"
-        and p.is_dense
         and p.is_unit_stride
         and p.inputs >= 2 * p.outputs
         and p.positions >= 2 * p.inputs
@@ -162,7 +178,7 @@ def _has_few_rows(p: Problem) -> bool:
     examples with a stride: 15 taps of stride 2, 3 -> 8 on 16000, take 0.15 and 0.60; of one
     channel any: 3 of stride 2 to 49 on 8x12468 0.31 and 1.6, but 64 of stride 16 0.32 and 0.22.
     """
-    if p.face != "kernel_adjoint" or not p.is_dense or p.inputs > 4 or not 1 < p.taps <= 64:
+    if p.face != "kernel_adjoint" or p.inputs > 4 or not 1 < p.taps <= 64:
         return False
     if p.rank > 1:
         return not _is_few_to_few(p)
@@ -220,7 +236,7 @@ def _is_half_tiled(p: Problem) -> bool:
 
     3x2 taps, 32 -> 16 channels on 8x64x67, take 1.1 ms instead of 2.5.
     """
-    if p.face != "kernel_adjoint" or not (p.is_dense and p.is_real and p.rank == 2):
+    if p.face != "kernel_adjoint" or not (p.is_real and p.rank == 2):
         return False
     if not (p.is_unit_stride and p.is_undilated):
         return False
@@ -248,7 +264,7 @@ def _is_light(p: Problem) -> bool:
     3x3 taps, 96 -> 8 channels on 8x16x16, take 0.62 ms by half tiles and 0.46 as they are; 5x5,
     24 -> 96 on 4x12x12, 0.43 by patches and 0.30.
     """
-    if p.face != "kernel_adjoint" or not p.is_dense:
+    if p.face != "kernel_adjoint":
         return False
     is_small = p.rank == 2 and p.every(lambda w: w.out <= SMALL)
     if not is_small:
@@ -260,11 +276,14 @@ def _is_light(p: Problem) -> bool:
 def _fewest_tiled(p: Problem) -> int:
     """Positions from which Winograd on both axes pays for transforming the kernel, or its adjoint.
 
-    256 -> 256 on 28x28 take 2.5 ms by patches, 1.7 by one axis and 1.1 by both.
+    256 -> 256 on 28x28 take 2.5 ms by patches, 1.7 by one axis and 1.1 by both; the input's adjoint
+    of 42 -> 134 on 8x17x17 1.0 and folded 0.6.
     """
     most = max(p.inputs, p.outputs)
-    is_light = p.face == "kernel_adjoint" and p.inputs * p.outputs < 2**18
-    return max(most, 512) if is_light else max(4 * most, 1024)
+    if p.face == "kernel_adjoint" and p.inputs * p.outputs < 2**18:
+        return max(most, 512)
+    is_brief = p.face == "input_adjoint" and p.products < 2**27
+    return max(4 * most, 2048 if is_brief else 1024)
 
 
 def _leaves_a_thread(p: Problem) -> bool:
@@ -273,15 +292,16 @@ def _leaves_a_thread(p: Problem) -> bool:
     It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
     cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well. Sums
     of few terms are not worth it: 3x3 taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7.
-    Nor are calls shorter than those of 5x5 taps, 64 to 55 channels on 8x9x16: 0.8 ms, folded 0.34.
+    Nor are short calls: 3x3 taps, 40 to 64 channels on 4x19x19, take 0.32 ms and folded 0.44, but
+    5x5, 23 to 96 on 8x18x7, 0.40 and 0.25.
     """
     inputs, outputs = p.ends
+    is_brief = p.face == "forward" and (p.taps < 16 or not p.is_unit_stride)
     return (
         p.rank == 2
-        and p.is_dense
         and p.taps * inputs >= 64
         and outputs < (256 if p.taps * inputs < 1024 else 128)
-        and p.products >= 2**25
+        and p.products >= (2**25 if is_brief else 2**24)
     )
 
 
@@ -292,12 +312,15 @@ def _is_turned(p: Problem) -> bool:
     to 16 1.4 and 1.7.
     """
     most = p.inputs * (4 if p.taps * p.inputs >= 200 else 2)
-    return p.face == "forward" and p.is_unit_stride and p.outputs < most and _leaves_a_thread(p)
+    # 5x5 taps of dilation 4, 48 -> 64 on 8x26x26, of which 10x10 remain: 0.78 ms and folded 0.50.
+    keeps = math.prod(p.spec.size) < 4 * math.prod(p.spec.out)
+    is_simple = p.face == "forward" and p.is_unit_stride and keeps
+    return is_simple and p.outputs < most and _leaves_a_thread(p)
 
 
 def _is_folded(p: Problem) -> bool:
     """What 1D serves better; of a stride, the adjoints where the input is an image."""
-    if p.rank != 2 or not p.is_dense:
+    if p.rank != 2:
         return False
     is_image = p.inputs <= 4 and p.is_undilated and not p.is_unit_stride
     if p.face == "kernel_adjoint":
@@ -310,8 +333,8 @@ def _is_folded(p: Problem) -> bool:
         # XLA:CPU has no fast way with zeros in both: 2x40x40, 186 -> 192 channels, 4.6 ms and 2.2.
         spreads = p.products >= 2**25 and p.every(lambda w: w.stride > 1 and w.dilation > 1)
         # To many outputs few taps are less work as they are: 5x5 taps, 3 -> 128 on 2x127x286, take
-        # 1.6 ms and folded 2.4, 3x3 to 64 on 4x128x218 the same.
-        is_worth_it = p.every(lambda w: w.stride <= 2) and (p.outputs <= 64 or p.taps >= 49)
+        # 1.6 ms and folded 2.4, 3x3 to 64 on 4x122x122 0.53 and 0.80.
+        is_worth_it = p.every(lambda w: w.stride <= 2) and (p.outputs < 64 or p.taps >= 49)
         return spreads or (is_image and is_worth_it)
     # 3x3 taps of stride 2, 64 -> 64 channels on 8x57x57, take 1.7 ms folded and 2.8 as they are,
     # 128 -> 48 on 4x45x46 1.0 and 1.2, -> 16 on 8x38x39 0.8 and 0.6; larger copies cost what they
@@ -356,7 +379,7 @@ def _is_apart(p: Problem) -> bool:
     """
     next_to_each_other = p.taps > 1 and p.every(lambda w: w.taps == w.stride)
     pays = p.face != "forward" or (p.products >= 2**25 and p.outputs < 128)
-    return p.is_dense and p.is_undilated and next_to_each_other and pays
+    return p.is_undilated and next_to_each_other and pays
 
 
 def _has_small_patches(p: Problem) -> bool:
@@ -366,7 +389,7 @@ def _has_small_patches(p: Problem) -> bool:
     stride 2, 64 -> 8 on 8x4000, 0.43 and by phases 0.73. What does not fit the caches is written
     once by phases: 384 -> 12 on 8x4000 take 15 ms instead of 27.
     """
-    if not (p.is_dense and p.undoes_stride) or p.every(lambda w: w.taps == w.stride):
+    if not p.undoes_stride or p.every(lambda w: w.taps == w.stride):
         return False
     is_small = 8 * p.taps * p.inputs <= p.outputs
     is_few = p.taps <= 9 and p.positions <= max(128, p.outputs)
@@ -384,7 +407,7 @@ def _has_phases(p: Problem) -> bool:
     More taps than outputs XLA:CPU turns round: 7x7 with stride 3, 64 -> 64 channels on 16x14x16,
     take 1.5 ms by phases and 17 as they are.
     """
-    if not (p.is_dense and p.undoes_stride and p.every(lambda w: w.taps >= w.stride)):
+    if not (p.undoes_stride and p.every(lambda w: w.taps >= w.stride)):
         return False
     narrows = p.inputs >= max(16, p.outputs)
     least = 14 if p.taps <= 9 else 8
@@ -418,7 +441,6 @@ def _has_tiles(p: Problem) -> bool:
     least, most = sorted((p.inputs, p.outputs))
     return (
         p.is_real
-        and p.is_dense
         and p.rank == 2
         and p.is_unit_stride
         and (p.spec.taps == (3, 3) or _has_large_tiles(p))
@@ -429,16 +451,18 @@ def _has_tiles(p: Problem) -> bool:
 
 
 def _has_large_tiles(p: Problem) -> bool:
-    """Tiles for 4 and 5 taps: beyond 64 terms a sum they round four times as much as XLA's."""
-    terms, _ = p.ends
-    return p.face != "kernel_adjoint" and terms <= 64 and p.every(lambda w: 3 <= w.taps <= 5)
+    """Tiles for 4 and 5 taps: beyond 64 terms a sum they round four times as much as XLA's.
+
+    Of dilated ones copies of phases cost more: 2x72x72, 40 -> 72, 5.1 ms and folded 3.5.
+    """
+    is_served = p.face != "kernel_adjoint" and p.is_undilated and p.ends[0] <= 64
+    return is_served and p.every(lambda w: 3 <= w.taps <= 5)
 
 
 def _is_line(p: Problem) -> bool:
     """3 taps in 1D, many positions, and channels enough: 128 -> 128 take 2.9 ms instead of 3.6."""
     return (
         p.is_real
-        and p.is_dense
         and p.spec.taps == (3,)
         and p.is_unit_stride
         and min(p.inputs, p.outputs) >= (16 if p.face == "kernel_adjoint" else 128)
@@ -452,7 +476,7 @@ def _has_few_positions(p: Problem) -> bool:
     3x3 taps of stride 2, 512 -> 655 channels on 4x6x6, take 2.2 ms and by patches 0.5.
     """
     is_plain = p.face == "forward" and p.reads_no_zeros_between
-    if p.face == "kernel_adjoint" or not (p.is_dense and (is_plain or p.is_unit_stride)):
+    if p.face == "kernel_adjoint" or not (is_plain or p.is_unit_stride):
         return False
     is_wide = p.outputs >= 128 if p.face == "forward" else p.positions <= 2 * p.outputs
     return p.positions <= p.inputs and is_wide
@@ -464,7 +488,7 @@ def _has_patches(p: Problem) -> bool:
     4x192x500 to 12 channels with stride 2 take 0.25 ms instead of 0.69; 5 taps, 192 -> 48 channels
     on 1000 samples, 0.32 and 0.64; 4 taps, 96 -> 24 on 8x2000, 1.5 and 2.6.
     """
-    if p.face != "kernel_adjoint" or not p.is_dense:
+    if p.face != "kernel_adjoint":
         return False
     if p.rank > 1:
         return True
@@ -477,7 +501,6 @@ def _has_patches(p: Problem) -> bool:
 def _is_unpadded(p: Problem) -> bool:
     return (
         p.face == "forward"
-        and p.is_dense
         and p.rank == 2
         and p.reads_no_zeros_between
         and p.every(lambda w: w.low == 0 and w.high <= 0)
@@ -489,6 +512,7 @@ CPU = (
     Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
     Rule("patches", _is_pointwise, "one matrix product (res1x1_14)"),
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3, rgb3x3)"),
+    Rule("direct", _gives_colours, "three channels from many (3x3 taps, 3 to 40 channels)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     Rule("kn2row", _gives_few, "few output channels: likewise (3x3 taps, 8 to 3 channels)"),
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
@@ -503,6 +527,7 @@ CPU = (
         lambda p: not p.is_dense,
         "groups one by one: XLA:CPU convolves them in a scalar loop",
     ),
+    # From here on all is dense.
     Rule("turned", _narrows, "many channels to few: patches of the few (5x5 taps, 32 to 4)"),
     Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
     Rule("phases", _is_apart, "windows that share no input: one product (2x2 taps of stride 2)"),
