@@ -58,6 +58,11 @@ class Blocks(NamedTuple):
         return step % self.row_blocks * self.rows + jnp.arange(self.rows) < rows
 
 
+def known(n: int) -> int:
+    """`n` examples; of an exported batch, whose number is unknown, what holds of one decides."""
+    return n if isinstance(n, int) else 1
+
+
 def reader(
     blocks: Blocks, x: Array, windows: Sequence[Window], stride: int, size: int
 ) -> Callable[[Array | int], Array]:

@@ -172,14 +172,14 @@ def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
     """Whether the methods that are not for all convolutions serve all three faces of this one."""
     inexact = jnp.issubdtype(dtype, jnp.inexact)
     unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
-    few = len(spec.taps) <= 2 and all(3 <= w.taps <= 5 and w.dilation == 1 for w in spec.windows)
+    few = len(spec.taps) <= 2 and all(3 <= w.taps <= 5 for w in spec.windows)
     return {
         "fourier": (inexact, "floats and complex numbers, since it rounds"),
         "kn2row": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
         "mixed": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
         "winograd": (
             inexact and unit and few and spec.groups == 1,
-            "floats, one or two axes of 3 to 5 taps, and stride, dilations and groups 1",
+            "floats, one or two axes of 3 to 5 taps, and stride, input_dilation and groups 1",
         ),
     }
 

@@ -58,7 +58,7 @@ def per_example_kernel_gradients(
 
     `g[n, t] = sum_o x[n, stride*o + dilation*t - low] y_bar[n, o]`: `kernel_gradient` without its
     sum over the batch, with scratch for a few examples at a time. No convolution in it is grouped,
-    unlike in `vmap` of a gradient.
+    unlike in `vmap` of a gradient, but those of depthwise kernels on accelerators.
 
     Args:
       x: `[*batch, *size, in]`; no, one or many batch axes.
@@ -276,16 +276,15 @@ def _norms(static: tuple[each.Static, bool], x: Array, y: Array) -> Array:
     # Squares are summed in what sums are kept in, whatever the result is rounded to.
     dtype = x.dtype if form.spec.preferred is None else form.spec.preferred
     form = form._replace(spec=replace(form.spec, preferred=accumulator(form.spec, x.dtype)))
-    squared = _squared_by_gram if by_gram else _squared
     if by_gram:
-        form = form._replace(together=_gram_together(form.spec, x, y))
-    norms = map_examples(form, lambda x, y: _root(squared(form, x, y)), x, y)
+        form = form._replace(together=_gram_together(form.spec, x, y), native=False)
+    norms = map_examples(form, _norm_by_gram if by_gram else _norm, x, y)
     return norms.astype(jnp.finfo(dtype).dtype)
 
 
-def _squared(form: each.Static, x: Array, y: Array) -> Array:
+def _norm(form: each.Static, x: Array, y: Array) -> Array:
     g = each.kernel_of(form, x, y)
-    return (g * g.conj()).real.sum()
+    return _root((g * g.conj()).real.sum())
 
 
 def _gram_together(spec: Spec, x: Array, y: Array) -> int:
@@ -299,13 +298,13 @@ def _gram_together(spec: Spec, x: Array, y: Array) -> int:
     return max(each.fitting(x.dtype.itemsize, entries, 1 if positions >= 32 else 1 / 8), 1)
 
 
-def _squared_by_gram(form: each.Static, x: Array, y: Array) -> Array:
+def _norm_by_gram(form: each.Static, x: Array, y: Array) -> Array:
     spec, positions = form.spec, math.prod(form.spec.out)
     patches = gather_patches(spec.padded().windows, embed(x, spec.windows))
     by_group = patches.reshape(positions, math.prod(spec.taps), spec.groups, -1)
     p = lax.optimization_barrier(jnp.moveaxis(by_group, 2, 0).reshape(spec.groups, positions, -1))
     y = jnp.moveaxis(y.reshape(positions, spec.groups, -1), 1, 0)
-    return (_gram(spec, p) * _gram(spec, y)).real.sum()
+    return _root((_gram(spec, p) * _gram(spec, y)).real.sum())
 
 
 def _gram(spec: Spec, rows: Array) -> Array:
@@ -324,12 +323,12 @@ def _norms_adjoint(static: tuple[each.Static, bool], x: Array, y: Array, norms: 
     none = norms == 0
     scale = jnp.where(none, 0, c / jnp.where(none, 1, norms))
     form, (x, y, scale) = each.of_cotangents(static[0], x, y, scale)
+    return map_examples(form, _cotangents, x, y, scale)
 
-    def cotangents(x, y, scale):
-        g = each.kernel_of(form, x, y).conj() * scale
-        return each.input_of(form, y, g), each.output_of(form, x, g)
 
-    return map_examples(form, cotangents, x, y, scale)
+def _cotangents(form: each.Static, x: Array, y: Array, scale: Array) -> tuple[Array, Array]:
+    g = each.kernel_of(form, x, y).conj() * scale
+    return each.input_of(form, y, g), each.output_of(form, x, g)
 
 
 # ---------------------------------------------------------------- Kronecker factors

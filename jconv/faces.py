@@ -1,6 +1,5 @@
 """The three faces of a convolution: the chosen method, through rewrites, on one platform."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,7 +30,7 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     elsewhere = partial(_auto, face, spec, platform="default")
     default = planner.choose(problem, "default").method
     if method != "auto":
-        asked = partial(_by, face, spec, method, platform="")
+        asked = partial(_by, face, spec, method, partial(_auto, platform=""))
         # XLA:GPU ends with an error, or ends the process, where it has no such convolution.
         if method != "direct" or default == "direct":
             return asked(a, b)
@@ -53,7 +52,7 @@ def of_batch(n: int, method: str) -> str:
 
 def _auto(face: str, spec: Spec, a: Array, b: Array, *, platform: str) -> Array:
     method = planner.choose(problem_of(face, spec, a, b), platform).method
-    whole = partial(_by, face, spec, method, platform=platform)
+    whole = partial(_by, face, spec, method, partial(_auto, platform=platform))
     if platform != "cpu" or not _copies(face, spec, method, b):
         return whole(a, b)
     return _in_batches(face, spec, method, whole, a, b)
@@ -91,14 +90,15 @@ def _in_batches(face: str, spec: Spec, method: str, whole: Callable, a: Array, b
     return parts.reshape(-1, *parts.shape[2:])
 
 
-def _by(face: str, spec: Spec, method: str, a: Array, b: Array, platform: str) -> Array:
+def _by(face: str, spec: Spec, method: str, compute: Callable, a: Array, b: Array) -> Array:
+    """By a method, or by what `compute(face, spec, a, b)` gives of a simpler convolution."""
     if method in DIVISIONS:
-        return DIVISIONS[method](face, spec, partial(_auto, platform=platform), a, b)
+        return DIVISIONS[method](face, spec, compute, a, b)
     if method not in REWRITES:
         c = getattr(METHODS[method], face)(spec, a, b)
         return c.astype(a.dtype if spec.preferred is None else spec.preferred)
     simple, to_x, to_kernel, from_y = REWRITES[method](spec)
-    inner = partial(_auto, face, simple, platform=platform)
+    inner = partial(compute, face, simple)
     match face:
         case "forward":
             return from_y.apply(inner(to_x.apply(a), to_kernel.apply(b)))
@@ -109,28 +109,33 @@ def _by(face: str, spec: Spec, method: str, a: Array, b: Array, platform: str) -
 
 
 def steps(problem: Problem, platform: str) -> Iterator[Rule]:
-    """The rules that `"auto"` follows, rewrite by rewrite, down to a method."""
+    """The rules that `"auto"` follows, rewrite by rewrite, down to a method.
+
+    Of several phases, those of the one that most taps meet.
+    """
     rule = planner.choose(problem, platform)
     yield rule
-    if rule.method == "apart":
-        spec = dataclasses.replace(problem.spec, groups=1)
-        inputs, outputs = problem.per_group
-        yield from steps(problem._replace(spec=spec, inputs=inputs, outputs=outputs), platform)
-    if rule.method == "by_phase":
-        spec = REWRITES["phases"](problem.spec).spec  # the phase that most taps meet
-        yield from steps(problem._replace(spec=spec), platform)
-    if rule.method == "turned":
-        spec = transposed(problem.spec)
-        inputs, outputs = problem.outputs, problem.inputs
-        face = "input_adjoint" if problem.face == "forward" else problem.face
-        turned = problem._replace(face=face, spec=spec, inputs=inputs, outputs=outputs)
-        yield from steps(turned, platform)
-    if rule.method in REWRITES:
-        rewrite = REWRITES[rule.method](problem.spec)
-        x = jax.ShapeDtypeStruct((problem.batch, *problem.spec.size, problem.inputs), problem.dtype)
-        x = jax.eval_shape(rewrite.to_x.apply, x)
-        simpler = problem._replace(spec=rewrite.spec, batch=x.shape[0], inputs=x.shape[-1])
-        yield from steps(simpler, platform)
+    if rule.method not in METHODS:
+        parts = _parts(problem, rule.method)
+        if parts:
+            yield from steps(max(parts, key=lambda part: part.taps), platform)
+
+
+def _parts(problem: Problem, method: str) -> list[Problem]:
+    """The simpler convolutions that a division or a rewrite leads to."""
+    face, spec, parts = problem.face, problem.spec, []
+
+    def noted(face: str, spec: Spec, a: Array, b: Array) -> Array:
+        parts.append(problem_of(face, spec, a, b))
+        return _by(face, spec, "direct", noted, a, b)
+
+    n, inputs, outputs = problem.batch, problem.inputs, problem.outputs
+    x, y = (n, *spec.size, inputs), (n, *spec.out, outputs)
+    kernel = (*spec.taps, inputs // spec.groups, outputs)
+    a, b = {"forward": (x, kernel), "input_adjoint": (y, kernel), "kernel_adjoint": (x, y)}[face]
+    operands = [jax.ShapeDtypeStruct(shape, problem.dtype) for shape in (a, b)]
+    jax.eval_shape(partial(_by, face, spec, method, noted), *operands)
+    return parts
 
 
 def problem_of(face: str, spec: Spec, a: Array, b: Array) -> Problem:

@@ -87,7 +87,9 @@ def _has_few_channels(p: Problem) -> bool:
         rows = p.spec.out[-1] >= 64 and p.reads_no_zeros_between
         # One product serves several outputs: 11x11 taps to 4 channels take 0.8 ms, by lanes 2.
         # In 1D XLA's own is fast: 16 taps, 1 -> 4 channels on 4x16000, take 0.28 ms and 0.20.
-        few = m == 1 and (p.rank > 1 or p.taps <= 8)
+        # Dilated outputs share no patch: 3x3, 1 -> 2 on 595x595, take 2.2 ms by patches and 0.54.
+        few = m <= (1 if p.is_undilated else 2) and (p.rank > 1 or p.taps <= 8)
+        few = few and not _is_few_to_few(p)
         return rows and c == 1 and (few or (p.rank == 1 and m <= 4 and p.taps > 64))
     if p.face == "input_adjoint":
         # `kn2row` takes many outputs to few inputs, and long taps: 3 -> 4 channels of 16 taps on
@@ -169,10 +171,15 @@ def _has_few_rows(p: Problem) -> bool:
 def _is_few_to_few(p: Problem) -> bool:
     """Too few outputs for that, too: 3x3 taps, 4 -> 4 channels on 16x64x65: 0.58 and 0.42 ms.
 
-    Of one or two images they are not: 2 -> 6 on 1x151x275 take 0.30, and 1.0 as they are.
+    Of one or two images they are not: 2 -> 6 on 1x151x275 take 0.30, and 1.0 as they are. Small
+    filters of one are, whose rows have no padding: 3x3 on 245x245 take 0.16 by lanes and 0.10.
     """
+    last = p.spec.windows[-1]
     is_long = p.rank == 2 and p.is_unit_stride and p.positions >= 2**15
-    return is_long and p.batch > 2 and 1 < p.inputs <= 4 and p.outputs <= 8
+    is_bare = last.low == 0 and last.high <= 0 and p.taps <= 10
+    is_filter = is_bare and p.batch == p.inputs == p.outputs == 1
+    is_few = p.batch > 2 and 1 < p.inputs <= 4 and p.outputs <= 8
+    return is_long and (is_few or is_filter)
 
 
 def _is_long(p: Problem) -> bool:
@@ -382,7 +389,19 @@ def _has_phases(p: Problem) -> bool:
 
 def _is_tiled(p: Problem) -> bool:
     """Winograd's tiles, enough of them that transforming the kernel does not count."""
-    return p.is_undilated and (_has_tiles(p) or _is_line(p))
+    return (p.is_undilated or _fills_gaps(p)) and (_has_tiles(p) or _is_line(p))
+
+
+def _fills_gaps(p: Problem) -> bool:
+    """The kernel's adjoint by dilated tiles, of whose outputs not too many are none.
+
+    3x3 taps of dilation 4, 64 -> 64 channels on 2x48x48, take 0.9 ms and by patches 1.6; of 256 ->
+    256 on 2x33x33 half of the outputs are none, 10.3 and 9.4.
+    """
+    spans = ((w.out, 4 * w.dilation) for w in p.spec.windows)
+    whole = p.batch * math.prod(-(-out // span) * span for out, span in spans)
+    is_large = p.positions >= 2**12 and min(p.inputs, p.outputs) >= 32
+    return p.face == "kernel_adjoint" and is_large and 3 * whole <= 4 * p.positions
 
 
 def _is_dilated_tiles(p: Problem) -> bool:

@@ -23,7 +23,11 @@ CASES = {
     "one axis": (3, (40,), (3,), 2, 3, {}),
     "pieces": (4, (33, 18), (3, 3), 32, 3, {}),
     "pieces of an axis": (2, (500,), (3,), 32, 5, {}),
+    "dilated tiles": (4, (9, 7), (3, 4), 2, 3, {"dilation": 2}),
+    "dilated pieces": (4, (33, 34), (3, 3), 32, 3, {"dilation": 2}),
+    "dilated pieces of an axis": (2, (500,), (3,), 32, 5, {"dilation": 3}),
     "volume": (2, (9, 6, 5), (3, 3, 2), 9, 4, {}),
+    "filled rows": (2, (5, 4, 9), (3, 2, 2), 2, 3, {}),
     "planes": (2, (9, 6, 5), (3, 1, 2), 2, 3, {"stride": 2}),
 }
 BUDGETS = (1, 1000, 3000, 10**7)

@@ -315,6 +315,15 @@ def test_what_reads_a_pooling_copies_nothing_of_it(pool, kind):
         assert_no_copy_for_a_reader(face, pool.shapes, compiled(face, pool.shapes))
 
 
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_images_in_turns_are_pooled_in_vectors(kind):
+    """What keeps a loop over few channels from being unrolled stays with it, in every turn."""
+    pool = functools.partial(getattr(jconv, f"{kind}_pool"), window=(5, 5), stride=1, padding=2)
+    text = compiled(pool, [(8, 128, 128, 16)]).as_text()
+    assert "while(" in text
+    assert not re.search(r"pred\[16\]\S* get-tuple-element", text)
+
+
 # Other platforms
 
 

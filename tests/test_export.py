@@ -75,14 +75,20 @@ def test_exported_for_any_batch(name):
             assert_close(jax.tree.leaves(found)[0], jax.tree.leaves(expected)[0], "float32", 500)
 
 
-def test_kernel_gradient_by_patches_exported_for_any_batch():
-    def f(x):
-        return jconv.kernel_gradient(x, x, (3, 3), padding="same", method="patches")
+@pytest.mark.parametrize("method", jconv.methods.METHODS)
+def test_each_method_exported_for_any_batch(method):
+    case = conv_case("", (5, 6), (3, 3), (8, 8), (3,), padding="same")
+    x, kernel, y = case.data("float32")
+    of_kernel = case.faces(method)
+
+    def faces(x, y):
+        return of_kernel(x, kernel, y)
 
     (batch,) = jax.export.symbolic_shape("batch")
-    exported = jax.export.export(jax.jit(f))(jax.ShapeDtypeStruct((batch, 5, 6, 8), "float32"))
-    x = dense((3, 5, 6, 8), "float32", 0)
-    assert_close(exported.call(x), np.asarray(f(x)), "float32", 90)
+    shapes = [jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype) for a in (x, y)]
+    found = jax.export.export(jax.jit(faces))(*shapes).call(x, y)
+    for actual, expected in zip(found, case.defined_faces(x, kernel, y), strict=True):
+        assert_close(actual, expected, "float32", case.terms)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS[1:])
@@ -126,7 +132,8 @@ def test_accelerators_get_the_convolutions_of_lax(case):
     def faces(conv):
         def f(x, kernel, y):
             value, pull = jax.vjp(lambda x: conv(x, kernel), x)
-            return value, *pull(y)
+            _, pull_kernel = jax.vjp(lambda kernel: conv(x, kernel), kernel)
+            return value, *pull(y), *pull_kernel(y)
 
         return f
 
@@ -136,10 +143,51 @@ def test_accelerators_get_the_convolutions_of_lax(case):
     assert ours == convolutions(faces(partial(lax_conv, **options)), case)
 
 
+DEPTHWISE = [
+    conv_case("2D", (9, 8), (3, 2), (6, 12), (5,), groups=6, padding=((1, 1), (0, 1)), stride=2),
+    conv_case("1D", (13,), (4,), (6, 6), (5,), groups=6, padding=((3, 0),)),
+]
+
+
+@each_case(DEPTHWISE, *(case.name for case in DEPTHWISE))
+def test_accelerators_get_depthwise_gradients_of_examples_as_lax_has_them(case):
+    ones = {"stride": 1, "dilation": 1, **case.options}
+    per_axis = {name: (ones[name],) * len(case.taps) for name in ("stride", "dilation")}
+    conv = partial(lax_conv, **{**ones, **per_axis})
+
+    def ours(x, kernel, y):
+        return per_example_kernel_gradients(x, y, case.taps, **case.options)
+
+    def norms(x, kernel, y):
+        return per_example_kernel_norms(x, y, case.taps, **case.options)
+
+    def of_lax(x, kernel, y):
+        def one(x, y):
+            return jax.vjp(lambda kernel: conv(x[None], kernel), kernel)[1](y[None])[0]
+
+        return jax.vmap(one)(x, y)
+
+    expected = convolutions(of_lax, case)
+    assert convolutions(ours, case) == convolutions(norms, case) == expected
+    assert len(expected) == 1
+
+
+def test_accelerators_get_dense_gradients_of_examples_as_products():
+    case = conv_case("", (9, 8), (3, 2), (4, 6), (5,))
+
+    def gradients(x, kernel, y):
+        return per_example_kernel_gradients(x, y, case.taps)
+
+    assert not convolutions(gradients, case)
+
+
 def convolutions(f, case, dtype="float32"):
     """What each convolution of a GPU's program is, and the operation that makes its kernel."""
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in case.shapes]
     text = jax.export.export(jax.jit(f), platforms=["cuda"])(*arguments).mlir_module()
-    made = dict(re.findall(r"(%\w+) = (stablehlo\.\w+)", text))
-    found = re.findall(r"convolution\((%\w+), (%\w+)\) dim_numbers = (.*?) loc", text)
-    return [(numbers, made.get(kernel)) for _, kernel, numbers in found]
+    made, found = {}, []
+    for line in text.splitlines():  # each function names its values anew
+        made.update(re.findall(r"(%\w+) = (stablehlo\.\w+)", line))
+        if read := re.search(r"convolution\(%\w+, (%\w+)\) dim_numbers = (.*?) loc", line):
+            found.append((read[2], made.get(read[1])))
+    return found

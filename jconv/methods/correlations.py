@@ -29,6 +29,9 @@ LANES = 32
 ONE_LOOP = 7
 # Sums of one step, and what they add up, past which compiling costs too much.
 MOST_SUMS, MOST_TERMS = 27, 128
+# Bytes of which all multiples share a place in the first cache. Parts so far apart take 0.34 ms on
+# 2x256x256, and 0.19 with one row more.
+PAGE = 4096
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
@@ -36,7 +39,8 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
 
     Of all at once, 5x5 taps on 8x56x56x96 take 14 ms instead of 3.8: fresh pages of scratch.
     """
-    blocks = split(len(x), 1, (math.prod(x.shape[1:]) + math.prod(y.shape[1:])) * x.dtype.itemsize)
+    example = math.prod(x.shape[1:]) + math.prod(y.shape[1:])
+    blocks = split(x.shape[0], 1, example * x.dtype.itemsize)
 
     def some(a: Array, step: Array | int) -> Array:
         return lax.optimization_barrier(blocks.whole(a, step))
@@ -76,6 +80,8 @@ def _in_parts(spec: Spec, parts: int, x: Array, y: Array) -> tuple[Spec, Array, 
     """The first axis in equal parts that overlap by the taps' reach, as groups of their own."""
     first, *others = spec.windows
     rows = -(-first.out // parts)
+    apart = rows * first.stride * math.prod(x.shape[2:]) * x.dtype.itemsize
+    rows += apart % PAGE == 0
     hop = rows * first.stride
     size = hop - first.stride + first.reach + 1
     high = (parts + 1) * hop - first.low - first.spread

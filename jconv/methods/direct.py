@@ -13,7 +13,7 @@ The input adjoint takes the kernel reversed, its two channels in each other's pl
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax import Array, lax
 
@@ -72,7 +72,8 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
         Pairing(w.size, w.taps, w.out, w.input_dilation, w.stride, w.dilation, w.low)
         for w in spec.windows
     ]
-    return _convolve(spec, x, k, axes, feature_group_count=spec.groups)
+    dims = _channels_last(len(axes))
+    return _convolve(spec, x, k, axes, dims, feature_group_count=spec.groups)
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
@@ -82,7 +83,9 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 def _arranged(spec: Spec, y: Array, k: Array) -> Array:
     """XLA:CPU arranges no convolution within a loop, and computes it one number at a time there."""
     k = transposed_kernel(k, spec.groups)
-    return _convolve(spec, y, k, _adjoint_axes(spec), feature_group_count=spec.groups)
+    axes = _adjoint_axes(spec)
+    dims = _channels_last(len(axes))
+    return _convolve(spec, y, k, axes, dims, feature_group_count=spec.groups)
 
 
 def _labelled(spec: Spec, y: Array, k: Array) -> Array:
@@ -92,7 +95,9 @@ def _labelled(spec: Spec, y: Array, k: Array) -> Array:
     rest: 7x7 taps of stride 2 took 0.42 ms on an H200 and not 0.12.
     """
     k, axes = turned_kernel(k, spec.groups), _adjoint_axes(spec)
-    return _convolve(spec, y, k, axes, turned=True, feature_group_count=spec.groups)
+    n = len(axes)
+    dims = _channels_last(n)._replace(rhs_spec=(n, n + 1, *range(n)))
+    return _convolve(spec, y, k, axes, dims, feature_group_count=spec.groups)
 
 
 def _adjoint_axes(spec: Spec) -> list[Pairing]:
@@ -103,27 +108,51 @@ def _adjoint_axes(spec: Spec) -> list[Pairing]:
 
 
 def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
-    axes = [
-        Pairing(w.size, w.out, w.taps, w.input_dilation, w.dilation, w.stride, w.low)
-        for w in spec.windows
-    ]
+    """Examples are summed like channels."""
+    return per_platform(_kernel_arranged, _kernel_labelled, spec, x, y)
+
+
+def _kernel_arranged(spec: Spec, x: Array, y: Array) -> Array:
+    """As in the input adjoint: a training step within a `lax.scan` took 200 times as long."""
+    axes = _kernel_axes(spec)
     space = tuple(range(1, len(axes) + 1))
     batch, channels = 0, len(axes) + 1
-    # Examples are summed like channels. Arranged as in the input adjoint: a training step within a
-    # `lax.scan` took 200 times as long.
     lhs, rhs = x.transpose(channels, *space, batch), y.transpose(*space, batch, channels)
-    k = _convolve(spec, lhs, rhs, axes, batch_group_count=spec.groups)
+    dims = _channels_last(len(axes))
+    k = _convolve(spec, lhs, rhs, axes, dims, batch_group_count=spec.groups)
     return k.transpose(*space, batch, channels)
 
 
-def _convolve(
-    spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing], turned: bool = False, **groups
-) -> Array:
-    """A `turned` kernel's channels are `[out, in // groups]`."""
+def _kernel_labelled(spec: Spec, x: Array, y: Array) -> Array:
+    """What `jax.lax` gives to the libraries, and `jax.vmap` of it."""
+    axes = _kernel_axes(spec)
     n = len(axes)
+    summed = (n + 1, 0, *range(1, n + 1))
+    dims = lax.ConvDimensionNumbers(summed, summed, (n, n + 1, *range(n)))
+    return _convolve(spec, x, y, axes, dims, batch_group_count=spec.groups)
+
+
+def _kernel_axes(spec: Spec) -> list[Pairing]:
+    return [
+        Pairing(w.size, w.out, w.taps, w.input_dilation, w.dilation, w.stride, w.low)
+        for w in spec.windows
+    ]
+
+
+def _channels_last(n: int) -> lax.ConvDimensionNumbers:
     last = (0, n + 1, *range(1, n + 1))
-    channels = (n, n + 1) if turned else (n + 1, n)
-    dims = lax.ConvDimensionNumbers(last, (*channels, *range(n)), last)
+    return lax.ConvDimensionNumbers(last, (n + 1, n, *range(n)), last)
+
+
+def _convolve(
+    spec: Spec,
+    lhs: Array,
+    rhs: Array,
+    axes: list[Pairing],
+    dims: lax.ConvDimensionNumbers,
+    **groups: Any,
+) -> Array:
+    """The windowed convolution, its spatial axes those of `lhs` behind the first."""
     axes = list(axes)
     lhs, rhs = factors(spec, lhs, rhs)
     # XLA:CPU would swap the two, and compute that one number at a time.

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
+from jconv.blocks import Blocks, known, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, matmul, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
 from jconv.methods.patches import kernel_adjoint_by_rows
@@ -79,7 +79,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     if x.shape[-1] < FEW:
         return kernel_adjoint_by_rows(spec, x, y)
     # Over few positions F(2, 5) rounds 4.5 times as much as XLA's sum, and other tiles do not.
-    most = 5 if x.shape[0] * math.prod(spec.out) >= 1024 else 4
+    most = 5 if known(x.shape[0]) * math.prod(spec.out) >= 1024 else 4
     tiles = _tiles(spec, x, y.shape[-1], most)
     plan = _plan(spec, x, y.shape[-1], tiles, ())
     outputs = _outputs_reader(plan, y)

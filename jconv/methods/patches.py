@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
+from jconv.blocks import Blocks, known, map_blocks, reader, split, sum_blocks
 from jconv.channels import by_group, matmul, mix, mix_input, mix_kernel, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
 from jconv.padding import embed, extract, grow
@@ -56,7 +56,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
-    positions = len(y) * math.prod(spec.out)
+    positions = known(y.shape[0]) * math.prod(spec.out)
     unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
     if unit and positions > k.shape[-2]:  # else turning the kernel costs as much as the product
         k = transposed_kernel(k, spec.groups)
@@ -100,9 +100,11 @@ def kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
     """
     side = _neighbours(spec, y.shape[-1])
     wider = sharing(spec, side)
-    y = y.reshape(*y.shape[:-2], wider.out[-1], side * y.shape[-1])
     blocks, windows, read = _blocked(wider, x, whole=WHOLE)
-    y = grow(y, 1, [(0, blocks.padded_rows - y.shape[1], 0)])
+    *others, last = blocks.padded_rows, *wider.out[1:]
+    whole = (*others, side * last)
+    y = grow(y, 1, [(0, n - out, 0) for n, out in zip(whole, spec.out, strict=True)])
+    y = y.reshape(*y.shape[:-2], last, side * y.shape[-1])
 
     kernel = math.prod(wider.taps) * x.shape[-1] // spec.groups * y.shape[-1] // spec.groups
     is_shared = _is_shared(windows, blocks.images, kernel)
@@ -147,18 +149,29 @@ def _pieces(windows: Sequence[Window], groups: int, x: Array) -> Array:
 
 
 def _neighbours(spec: Spec, outputs: int) -> int:
-    """How many outputs of the last axis share a patch: few, whose patches overlap by most."""
+    """How many outputs of the last axis share a patch: few, whose patches overlap by most.
+
+    Of few channels rows that divide by none are filled up: 3x3x3 taps from 1 to 8 channels on
+    43x43x43 take 1.07 ms alone and 0.45 by fours.
+    """
     w = spec.windows[-1]
     if spec.groups > 1 or w.dilation > 1 or 5 * w.stride > 2 * w.taps or outputs > MOST_SHARED:
         return 1
     sides = (4, 2, 3) if outputs <= 8 else (2, 3)
-    return next((side for side in sides if w.out % side == 0), 1)
+    exact = next((side for side in sides if w.out % side == 0), 1)
+    is_few = outputs <= (8 if len(spec.windows) <= 2 else 16)
+    fills_up = exact == 1 and is_few and 4 * (-w.out % sides[0]) <= w.out
+    return sides[0] if fills_up else exact
 
 
 def sharing(spec: Spec, side: int) -> Spec:
-    """One patch for `side` neighbouring outputs of the last axis: all that they see, undilated."""
+    """One patch for `side` neighbouring outputs of the last axis: all that they see, undilated.
+
+    Of what divides no further the last patch sees more than there is.
+    """
     *others, w = spec.windows
-    wider = dataclasses.replace(w, taps=w.taps + (side - 1) * w.stride, stride=side * w.stride)
+    taps, high = w.taps + (side - 1) * w.stride, w.high + -w.out % side * w.stride
+    wider = dataclasses.replace(w, taps=taps, stride=side * w.stride, high=high)
     return dataclasses.replace(spec, windows=(*others, wider))
 
 

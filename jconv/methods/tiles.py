@@ -46,8 +46,14 @@ def tile(reach: int, taps: int) -> Tile:
     )
 
 
-def views(a: Array, axis: int, starts: Iterable[int], count: int, stride: int) -> list[Array]:
-    """`count` entries of an axis, `stride` apart, from each of the `starts` on."""
+def views(
+    a: Array, axis: int, starts: Iterable[int], count: int, stride: int, run: int = 1
+) -> list[Array]:
+    """`count` entries of an axis, `stride` apart, from each of the `starts` on.
+
+    Or runs of so many entries, all in units of runs, which have an axis of their own behind it.
+    """
+    a = a.reshape(*a.shape[:axis], -1, run, *a.shape[axis + 1 :]) if run > 1 else a
     last = stride * (count - 1) + 1
     return [lax.slice_in_dim(a, i, i + last, stride, axis) for i in starts]
 

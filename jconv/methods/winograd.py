@@ -60,16 +60,15 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     # Along one axis 96 to 64 channels on 8x4706 take 4.4 ms, and 13 in blocks twice as large.
     budget = BUDGET * 3 // (8 if is_small or len(tiles) == 1 else 4)
     blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, whole=2 if is_small else 1)
-    counts = _counts(spec, tiles)
-    pieces = _pieces(blocks, math.prod(counts[1:])) if is_small else 0
-    size = tiles[0].size
-    whole = [n * t.size for n, t in zip(counts, tiles, strict=True)]
-    whole[0] = blocks.padded_rows * size
-    y = grow(y, 1, [(0, m - n, 0) for m, n in zip(whole, spec.out, strict=True)])
+    pieces = _pieces(blocks, _a_row(spec, tiles)) if is_small else 0
+    spans, counts = _spans(spec, tiles), [blocks.padded_rows, *_counts(spec, tiles)[1:]]
+    whole = [(0, s * n - out, 0) for s, n, out in zip(spans, counts, spec.out, strict=True)]
+    y = grow(y, 1, whole)
+    last = (-1, tiles[-1].size, spec.windows[-1].dilation)
 
     def block(step):
-        ys = blocks.cut(y, step, size, size * blocks.rows)
-        ys = ys.reshape(*ys.shape[:-2], -1, tiles[-1].size, ys.shape[-1])
+        ys = blocks.cut(y, step, spans[0], spans[0] * blocks.rows)
+        ys = ys.reshape(*ys.shape[:-2], *last, ys.shape[-1])
         ys = _turned(ys.reshape(pieces, -1, *ys.shape[2:])) if pieces else ys
         return _products(spec, tiles, read(step), ys, pieces)
 
@@ -86,26 +85,38 @@ def _tiles(spec: Spec, reach: int = 4) -> tuple[Tile, ...]:
     return (*(tile(reach if taps == 3 else 6, taps) for taps in others), tile(6, last))
 
 
+def _spans(spec: Spec, tiles: Sequence[Tile]) -> list[int]:
+    """Outputs of a tile on each axis, or of `dilation` tiles, which lie in each other's gaps."""
+    return [t.size * w.dilation for t, w in zip(tiles, spec.windows, strict=True)]
+
+
 def _counts(spec: Spec, tiles: Sequence[Tile]) -> list[int]:
-    return [-(-n // t.size) for n, t in zip(spec.out, tiles, strict=True)]
+    """How many spans each axis has."""
+    return [-(-n // span) for n, span in zip(spec.out, _spans(spec, tiles), strict=True)]
+
+
+def _a_row(spec: Spec, tiles: Sequence[Tile]) -> int:
+    """The tiles of a row of spans."""
+    _, *others = _counts(spec, tiles)
+    return math.prod((*others, *(w.dilation for w in spec.windows)))
 
 
 def _blocked(
     spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int, budget: int, whole: int = 1
 ) -> tuple[Blocks, Callable[[Array | int], Array]]:
-    """The blocks, in rows of tiles, and the reader of what whole tiles take of `x`."""
+    """The blocks, in rows of spans, and the reader of what whole tiles take of `x`."""
     acc = accumulator(spec, x.dtype)
     rows, *others = _counts(spec, tiles)
     channels = (x.shape[-1] + outputs) * math.prod(t.reach for t in tiles)
-    row = math.prod(others) * channels * acc.itemsize
+    row = _a_row(spec, tiles) * channels * acc.itemsize
     blocks = split(x.shape[0], rows, row, budget, whole=whole)
+    spans = _spans(spec, tiles)
     windows = tuple(
-        dataclasses.replace(w, high=t.size * n + w.reach - w.low - w.size)
-        for w, t, n in zip(spec.windows, tiles, (blocks.padded_rows, *others), strict=True)
+        dataclasses.replace(w, high=s * n + w.reach - w.low - w.size)
+        for w, s, n in zip(spec.windows, spans, (blocks.padded_rows, *others), strict=True)
     )
-    size = tiles[0].size
-    extent = size * blocks.rows + spec.windows[0].reach
-    return blocks, reader(blocks, x.astype(acc), windows, size, extent)
+    extent = spans[0] * blocks.rows + spec.windows[0].reach
+    return blocks, reader(blocks, x.astype(acc), windows, spans[0], extent)
 
 
 def _outputs(spec: Spec, tiles: Sequence[Tile], x: Array, u: Array) -> Array:
@@ -115,7 +126,7 @@ def _outputs(spec: Spec, tiles: Sequence[Tile], x: Array, u: Array) -> Array:
     """
     t, *others = tiles
     axis = x.ndim - 1 - len(tiles)
-    parts = _inputs(t, lax.optimization_barrier(x), axis)
+    parts = _inputs(spec, tiles, lax.optimization_barrier(x))
     if others:
         parts = [
             lax.optimization_barrier(_outputs(spec, others, weighted(b, parts), v))
@@ -127,7 +138,7 @@ def _outputs(spec: Spec, tiles: Sequence[Tile], x: Array, u: Array) -> Array:
         products = lax.optimization_barrier(products.reshape(*v.shape[:-1], -1))
         parts = entries(products, 0)
     y = combined(t.a.T, parts, axis + 1)
-    return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+    return y.reshape(*y.shape[:axis], -1, *y.shape[y.ndim - len(tiles) :])
 
 
 def _is_small(inputs: int, outputs: int) -> bool:
@@ -139,15 +150,15 @@ def _is_small(inputs: int, outputs: int) -> bool:
 
 
 def _pieces(blocks: Blocks, tiles: int) -> int:
-    """Up to eight equal parts of a block, in rows of so many tiles, that are not too short."""
+    """Up to eight equal parts of a block, of so many tiles a row, that are not too short."""
     rows = blocks.images * blocks.rows
     parts = [n for n in range(2, 9) if rows % n == 0 and rows // n * tiles >= SHORTEST]
     return max(parts, default=1)
 
 
 def _turned(y: Array) -> Array:
-    """`[pieces, *size, tiles, entries, m]` to `[entries * pieces * m, *size, tiles]`."""
-    y = alone(lambda y: row_major(jnp.moveaxis(y, (-2, 0, -1), (0, 1, 2))))(y)
+    """`[pieces, *size, tiles, entries, run, m]` to `[entries * pieces * m, *size, tiles, run]`."""
+    y = alone(lambda y: row_major(jnp.moveaxis(y, (-3, 0, -1), (0, 1, 2))))(y)
     return y.reshape(-1, *y.shape[3:])
 
 
@@ -159,13 +170,13 @@ def _products(spec: Spec, tiles: Sequence[Tile], x: Array, y: Array, pieces: int
     """
     t, *others = tiles
     x, y = lax.optimization_barrier((x, y))
-    xs = _inputs(t, x, x.ndim - 1 - len(tiles))
+    xs = _inputs(spec, tiles, x)
     if others:
-        axis = y.ndim - len(tiles) - (0 if pieces else 2)
-        ys = views(y, axis, range(t.size), y.shape[axis] // t.size, t.size)
+        axis, run = y.ndim - len(tiles) - (1 if pieces else 3), spec.windows[-len(tiles)].dilation
+        ys = views(y, axis, range(t.size), y.shape[axis] // (t.size * run), t.size, run)
         pairs = [(weighted(b, xs), weighted(a, ys)) for a, b in zip(t.a, t.b, strict=True)]
         return jnp.stack([_products(spec, others, v, w, pieces) for v, w in pairs])
-    ys = entries(y.reshape(t.size, -1), 0) if pieces else entries(y, y.ndim - 2)
+    ys = entries(y.reshape(t.size, -1), 0) if pieces else entries(y, y.ndim - 3)
     v, w = lax.optimization_barrier((combined(t.b, xs, 0), combined(t.a, ys, 0)))
     if not pieces:
         return matmul(spec, _rows(v), _rows(w), ((1,), (1,)), ((0,), (0,)))
@@ -187,6 +198,8 @@ def _rows(a: Array) -> Array:
     return a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
 
 
-def _inputs(t: Tile, x: Array, axis: int) -> list[Array]:
-    """What each entry of the tiles reads."""
-    return views(x, axis, range(t.reach), (x.shape[axis] - t.reach) // t.size + 1, t.size)
+def _inputs(spec: Spec, tiles: Sequence[Tile], x: Array) -> list[Array]:
+    """What each entry of the tiles reads, on the first axis of `tiles`."""
+    t, axis, run = tiles[0], x.ndim - 1 - len(tiles), spec.windows[-len(tiles)].dilation
+    count = (x.shape[axis] // run - t.reach) // t.size + 1
+    return views(x, axis, range(t.reach), count, t.size, run)
