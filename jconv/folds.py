@@ -6,6 +6,7 @@ where `o` runs over the windows that see entry `i`. A fold is associative: a fol
 too, and long windows are folded axis by axis.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, reduce
@@ -24,6 +25,7 @@ from jconv.geometry import Window
 from jconv.padding import crop
 from jconv.stages import (
     FEW,
+    NARROW,
     Windows,
     along,
     beyond,
@@ -34,7 +36,6 @@ from jconv.stages import (
     exists,
     few,
     held,
-    laid,
     shifted,
     spread,
     step,
@@ -51,12 +52,19 @@ class Fold(NamedTuple):
     """One way to fold entries, each of which is an array or a few.
 
     `stage(windows, entry, custom_vjp)` folds every window in one loop, and `joined(a, b)` two
-    entries. `fill(dtype)` is what padding holds.
+    entries. `fill(dtype)` is what padding holds. Stages `in_rows` take few channels together with
+    the axes behind theirs: 31x31 sums of 8x116x116x3, which are light, take 0.14 ms without and
+    0.35 so.
     """
 
     stage: Callable[[Windows, Entry, bool], Entry]
     joined: Callable[[Entry, Entry], Entry]
     fill: Callable[[Any], tuple[float, ...]]
+    in_rows: bool = False
+
+    def narrow(self, y: Array) -> bool:
+        """Whether rows along the last axis alone are short."""
+        return self.in_rows and y.shape[-1] < NARROW
 
 
 def over(fold: Fold, y: Entry, windows: Windows, custom_vjp: bool = False) -> Entry:
@@ -69,12 +77,14 @@ def over(fold: Fold, y: Entry, windows: Windows, custom_vjp: bool = False) -> En
 def by_axes(fold: Fold, y: Entry, windows: Windows, custom_vjp: bool) -> Entry:
     """The fold of every window, by folds of folds along one axis after the other."""
     rank, fills = len(windows), fold.fill(y[0].dtype)
-    for axis in reversed(range(rank)):
+    axes, narrow = range(rank), fold.narrow(y[0])
+    # Short rows are those of the last axis, which takes what the others leave.
+    for n, axis in enumerate(axes if narrow else reversed(axes)):
         w = windows[axis]
         if w.low or w.high:
             around = along(y[0].shape[-rank - 1 : -1], axis, 1, 1, 1, (w.low, w.high))
             y = tuple(enclosed(part, around, fill) for part, fill in zip(y, fills, strict=True))
-        elif axis < rank - 1:
+        elif n or narrow:
             y = _between(y, rank)
         y = _along(fold, y, rank, axis, step(w), custom_vjp)
     return y
@@ -93,6 +103,8 @@ def _along(
     shape = x[0].shape
     if taps <= FEW:
         stride = stride or (taps - 1) * dilation + 1
+        if fold.narrow(x[0]):
+            return _in_rows(fold, x, rank, axis, (taps, stride, dilation), custom_vjp)
         made = along(shape[-rank - 1 : -1], axis, taps, stride, dilation)
         return fold.stage(made, x, custom_vjp)
     count = min(range(2, FEW), key=lambda count: count + sum(divmod(taps, count)))
@@ -114,6 +126,19 @@ def _along(
         return y
     tail = _along(fold, tail, rank, axis, (rest, stride, dilation), custom_vjp)
     return fold.joined(y, tail)
+
+
+def _in_rows(
+    fold: Fold, x: Entry, rank: int, axis: int, step: tuple[int, int, int], custom_vjp: bool
+) -> Entry:
+    """A stage along one axis, with the axes behind it as channels, which alone are few."""
+    shape = x[0].shape
+    at = len(shape) - rank - 1 + axis
+    taps, stride, dilation = step
+    windows = (Window(shape[at], taps, stride, dilation=dilation),)
+    rows = [part.reshape(*shape[: at + 1], math.prod(shape[at + 1 :])) for part in x]
+    y = lax.optimization_barrier(fold.stage(windows, tuple(rows), custom_vjp))
+    return tuple(part.reshape(*shape[:at], -1, *shape[at + 1 :]) for part in y)
 
 
 def _cut(x: Array, at: int, stop: int, start: int, custom_vjp: bool) -> tuple[Array, Array]:
@@ -184,12 +209,19 @@ def _multiplied_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
 
     A window along several axes is a product of products, and each of these has fewer others.
     """
-    made, taps = blocks(windows), [w.taps for w in windows if w.taps > 1]
-    if all(w.stride == 1 for w in windows) and all(n <= FEW for n in taps):
+    taps = [w.taps for w in windows if w.taps > 1 or w.stride > 1]
+    count, narrow = math.prod(taps), x.shape[-1] < NARROW
+    runs = all(w.stride == 1 for w in windows) or (narrow and len(taps) == 1)
+    if runs and max(taps, default=1) <= FEW:
         return _running_adjoint(windows, x, y_bar)
-    if len(made) * math.prod(taps) > FEW and (len(taps) > 1 or math.prod(taps) > FEW):
+    several = len(taps) > 1 or count > FEW
+    if several and (narrow or len(blocks(windows)) * count > FEW):
         _, transpose = jax.vjp(lambda x: by_axes(PRODUCT, (x,), windows, True), x)
         return transpose((y_bar,))[0]
+    # A tail that no window covers would take copies with room for one.
+    lead, size = x.ndim - len(windows) - 1, x.shape
+    x, windows = cropped(x, [_without_tail(w) for w in windows])
+    ends = [(0, n - w.size) for n, w in zip(size[lead:-1], windows, strict=True)]
     seen = views(*beyond(x, windows))
     y_bar, one = spread(y_bar, windows), jnp.ones((), x.dtype)
 
@@ -204,19 +236,34 @@ def _multiplied_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
         taken = exists(block, windows, share.ndim) & (own >= 0)
         return jnp.where(taken, share, jnp.zeros_like(one))
 
-    return blocked_sum(windows, term)
+    total = blocked_sum(windows, term)
+    return written(total, ends) if any(map(any, ends)) else total
+
+
+def _without_tail(w: Window) -> Window:
+    """The window over what it covers of its input, or over one entry of it."""
+    tail = min(w.extent - w.covered, w.high + w.size - 1)
+    return dataclasses.replace(w, high=w.high - max(tail, 0))
 
 
 def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
-    """Of windows everywhere: axis after axis, or along all of them at once where taps are few.
+    """Of windows everywhere, or along one axis: axis after axis, or along all of them at once where
+    taps are few.
 
     All that the steps read is padded once, and each leaves just what the next one reads.
     """
-    lead, still = x.ndim - len(windows) - 1, [(0, 0)] * len(windows)
-    groups = [(axis,) for axis, w in enumerate(windows) if w.taps > 1]
+    lead, channels, shape = x.ndim - len(windows) - 1, 1, x.shape
+    groups = [(axis,) for axis, w in enumerate(windows) if w.taps > 1 or w.stride > 1]
+    near = written(x, [(w.reach, w.reach) for w in windows], 1)
+    taken = _reaching(windows, _repeated(windows, y_bar))
+    if 1 < x.shape[-1] < NARROW:
+        channels = x.shape[-1]
+        windows = (*windows[:-1], _in_a_row(windows[-1], channels))
+        near, taken = (a.reshape(*a.shape[:-2], -1) for a in (near, taken))
+    still = [(0, 0)] * (taken.ndim - lead - 1)
     if math.prod(w.taps for w in windows) < FEW:
         groups = [tuple(axis for group in groups for axis in group)]
-    products = [written(x, [(w.reach, w.reach) for w in windows], 1)]
+    products = [near]
     for (axis,) in reversed(groups[1:]):
         w, near = windows[axis], products[-1]
         runs = [
@@ -224,10 +271,9 @@ def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
             for start in range(0, w.reach + 1, w.dilation)
         ]
         products.append(written(_multiplied(runs), still))
-    taken = _reaching(windows, y_bar)
     while groups:
         group, *groups = groups
-        taken = _others(windows, group, products.pop(), taken)
+        taken = _others(windows, group, lead, channels, products.pop(), taken)
         if groups:
             taken = written(taken, still)
             (axis,) = group
@@ -235,23 +281,49 @@ def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
             products = [
                 lax.slice_in_dim(near, w.reach, w.reach + w.size, axis=at) for near in products
             ]
-    return in_vectors(taken)
+    y = in_vectors(taken)
+    return y if channels == 1 else lax.optimization_barrier(y).reshape(shape)
+
+
+def _repeated(windows: Windows, y: Array) -> Array:
+    """`y` of the window at each position, whether it starts there or before."""
+    lead, shape = y.ndim - len(windows) - 1, list(y.shape)
+    for axis, w in enumerate(windows):
+        if w.stride > 1:
+            at = lead + axis
+            shape[at] *= w.stride
+            apart = (*y.shape[: at + 1], w.stride, *y.shape[at + 1 :])
+            y = in_vectors(jnp.broadcast_to(jnp.expand_dims(y, at + 1), apart))
+            y = lax.optimization_barrier(y).reshape(shape)
+    return y
 
 
 def _reaching(windows: Windows, y: Array) -> Array:
-    """`y` of the windows that might see an entry of `x`, from the first: zeros where none is."""
+    """`y` at each position from which a window might see an entry of `x`: zeros where none is."""
     lead = y.ndim - len(windows) - 1
-    y, starts = spread(y, windows), [max(w.low - w.reach, 0) for w in windows]
+    ends = [(max(w.reach - w.low, 0), max(w.size + w.low - w.stride * w.out, 0)) for w in windows]
+    y = written(y, ends) if any(map(any, ends)) or any(w.stride > 1 for w in windows) else y
+    starts = [max(w.low - w.reach, 0) for w in windows]
     ends = [(s, s + w.size + w.reach) for s, w in zip(starts, windows, strict=True)]
     return crop(y, lead, ends)
 
 
-def _others(windows: Windows, axes: tuple[int, ...], near: Array, y: Array) -> Array:
+def _in_a_row(w: Window, channels: int) -> Window:
+    """The window over `[size * c]`: one of every channel at a time."""
+    size, stride, low, high, dilation = (
+        n * channels for n in (w.size, w.stride, w.low, w.high, w.dilation)
+    )
+    return Window(size, w.taps, stride, low, high, dilation)
+
+
+def _others(
+    windows: Windows, axes: tuple[int, ...], lead: int, channels: int, near: Array, y: Array
+) -> Array:
     """What each entry takes of the windows along these axes: `y` times the other entries.
 
-    `near` and `y` hold `reach` more along each of them, `near` at both ends, `y` before.
+    `near` and `y` hold `reach` more along each of them, `near` at both ends, `y` before. Windows
+    along the last axis start side by side, as many as there are `channels` in it.
     """
-    lead = y.ndim - len(windows) - 1
 
     def read(a: Array, steps: Sequence[int]) -> Array:
         for axis, taps in zip(axes, steps, strict=True):
@@ -275,6 +347,7 @@ def _others(windows: Windows, axes: tuple[int, ...], near: Array, y: Array) -> A
             return read(y, first)
         own, axis = (0,) * (done - 1), axes[done - 1]
         w, one = windows[axis], jnp.ones((), y.dtype)
+        run = channels if axis == len(windows) - 1 else 1
 
         def beside(step: int) -> list[Array]:
             entries = [product((*own, t * step), first) for t in range(1, w.taps)]
@@ -284,24 +357,23 @@ def _others(windows: Windows, axes: tuple[int, ...], near: Array, y: Array) -> A
         terms = []
         for tap in range(w.taps):
             share = taken((-tap, *first)) * (before[tap] * after[w.taps - 1 - tap])
-            there = laid(_exists(w, tap), axis, len(windows), y.ndim)
-            if axis == len(windows) - 1:
-                # Else its loop is not one of vectors: 3 taps in 2x90000x3 took 0.32 ms, not 0.19.
-                there = np.repeat(there, y.shape[-1], -1)
+            there = np.expand_dims(
+                _exists(w, tap, run), [a for a in range(y.ndim) if a != lead + axis]
+            )
             terms.append(jnp.where(there, share, jnp.zeros((), y.dtype)))
         return reduce(jnp.add, terms)
 
     return taken(())
 
 
-def _exists(w: Window, tap: int) -> np.ndarray:
-    """Whether there is a window, of a stride of 1, that reads an entry through this tap."""
-    o = np.arange(w.size) + w.low - w.dilation * tap
-    return (o >= 0) & (o < w.out)
+def _exists(w: Window, tap: int, run: int) -> np.ndarray:
+    """Whether there is a window, or one of a run of them, that reads an entry through this tap."""
+    start = np.arange(w.size) + w.low - w.dilation * tap
+    return (start >= 0) & (start < w.stride * w.out) & (start % w.stride < run)
 
 
 def _product(a: Entry, b: Entry) -> Entry:
     return (a[0] * b[0],)
 
 
-PRODUCT = Fold(_product_stage, _product, lambda dtype: (1,))
+PRODUCT = Fold(_product_stage, _product, lambda dtype: (1,), in_rows=True)

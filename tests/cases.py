@@ -251,6 +251,7 @@ POOL_CASES = (
     pool_case("window wider than the input", (2,), (3,), stride=2, ceil_mode=True),
     pool_case("uneven padding", (6, 5), (3, 2), padding=((2, 0), (0, 1)), stride=(1, 2)),
     pool_case("windows of only padding", (3, 4), (2, 2), padding=((3, 4), (2, 0))),
+    pool_case("long, everywhere", (6, 3), (11, 2), padding=((12, 5), (0, 1)), stride=1),
     pool_case("crop", (7, 8), (2, 3), padding=((-1, -2), (-2, 1)), stride=(1, 2)),
     pool_case("same", (7, 6), (3, 2), padding="same", stride=(2, 1)),
     pool_case("same_lower, any case", (7, 6), (2, 4), padding="Same_Lower", stride=(3, 1)),

@@ -60,15 +60,21 @@ def test_winners(case, kind):
 
 
 @each_extreme
-@each_case(POOL_CASES, "overlapping", "dilation", "ceil mode", "windows of only padding")
+@each_case(
+    POOL_CASES, "overlapping", "dilation", "ceil mode", "windows of only padding",
+    "long, everywhere",
+)  # fmt: skip
 def test_first_of_equals_wins(case, kind):
     """Zeros of either sign are equals, too."""
-    signs = np.sign(dense(case.shape, "float32", seed=1))
-    assert_winners(case, kind, signs * dense(case.shape, "int8", seed=0).clip(0, 1))
+    assert_winners(case, kind, dense(case.shape, "int8", seed=0).clip(0, 1).astype("float32"))
+    assert_winners(case, kind, 0 * dense(case.shape, "float32", seed=0))
 
 
 @each_extreme
-@each_case(POOL_CASES, "overlapping", "dilation", "ceil mode", "windows of only padding")
+@each_case(
+    POOL_CASES, "overlapping", "dilation", "ceil mode", "windows of only padding",
+    "long, everywhere",
+)  # fmt: skip
 def test_first_nan_wins(case, kind):
     x = dense(case.shape, "float32", seed=0)
     x[np.random.default_rng(1).random(x.shape) < 0.3] = np.nan
@@ -77,7 +83,7 @@ def test_first_nan_wins(case, kind):
 
 @each_extreme
 @pytest.mark.parametrize("value", [-np.inf, np.inf])
-@each_case(POOL_CASES, "overlapping", "ceil mode", "windows of only padding")
+@each_case(POOL_CASES, "overlapping", "ceil mode", "windows of only padding", "long, everywhere")
 def test_infinities(case, value, kind):
     """Where nothing but the neutral value is seen, the first position seen wins."""
     x = dense(case.shape, "float32", seed=0)
