@@ -128,17 +128,6 @@ def _has_few_inputs(p: Problem) -> bool:
     )
 
 
-def _gives_colours(p: Problem) -> bool:
-    """Back to three or four channels from whole vectors of them, where padding keeps the size.
-
-    3x3 taps, 3 -> 40 channels on 2x46x46, take 0.13 ms, by `kn2row` 0.18; to 16 on 2x85x85 0.80 and
-    0.25.
-    """
-    is_even = p.rank == 2 and p.every(lambda w: w.out == w.size and 2 * w.low == w.reach)
-    is_wide = p.outputs >= 24 and p.outputs % 8 == 0 and p.positions < 2**15
-    return p.face == "input_adjoint" and p.inputs in (3, 4) and p.is_dense and is_even and is_wide
-
-
 def _narrows(p: Problem) -> bool:
     """The kernel's adjoint from many to few channels: patches of the outputs are the smaller.
 
@@ -512,7 +501,6 @@ CPU = (
     Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
     Rule("patches", _is_pointwise, "one matrix product (res1x1_14)"),
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3, rgb3x3)"),
-    Rule("direct", _gives_colours, "three channels from many (3x3 taps, 3 to 40 channels)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     Rule("kn2row", _gives_few, "few output channels: likewise (3x3 taps, 8 to 3 channels)"),
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
