@@ -281,16 +281,16 @@ def _leaves_a_thread(p: Problem) -> bool:
     It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
     cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well. Sums
     of few terms are not worth it: 3x3 taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7.
-    Nor are short calls: 3x3 taps, 40 to 64 channels on 4x19x19, take 0.32 ms and folded 0.44, but
-    5x5, 23 to 96 on 8x18x7, 0.40 and 0.25.
+    Nor are short calls that widen: 5x5 taps, 16 to 64 channels on 32x9x6, take 0.22 ms and folded
+    0.30, 45 to 32 on 8x13x8 0.40 and 0.26.
     """
     inputs, outputs = p.ends
-    is_brief = p.face == "forward" and (p.taps < 16 or not p.is_unit_stride)
+    widens = inputs < outputs or not p.is_unit_stride
     return (
         p.rank == 2
         and p.taps * inputs >= 64
         and outputs < (256 if p.taps * inputs < 1024 else 128)
-        and p.products >= (2**25 if is_brief else 2**24)
+        and p.products >= (2**25 if widens else 2**24)
     )
 
 
@@ -321,9 +321,10 @@ def _is_folded(p: Problem) -> bool:
     if p.face == "input_adjoint" and not p.is_unit_stride:
         # XLA:CPU has no fast way with zeros in both: 2x40x40, 186 -> 192 channels, 4.6 ms and 2.2.
         spreads = p.products >= 2**25 and p.every(lambda w: w.stride > 1 and w.dilation > 1)
-        # To many outputs few taps are less work as they are: 5x5 taps, 3 -> 128 on 2x127x286, take
-        # 1.6 ms and folded 2.4, 3x3 to 64 on 4x122x122 0.53 and 0.80.
-        is_worth_it = p.every(lambda w: w.stride <= 2) and (p.outputs < 64 or p.taps >= 49)
+        # To many outputs few taps are less work as they are: 5x5 taps, 3 -> 64 on 4x255x135, take
+        # 2.1 ms and folded 2.7, but 5x1, 4 -> 64 on 4x135x135, 0.57 and 0.34.
+        most = 64 if p.products < 2**26 else 63
+        is_worth_it = p.every(lambda w: w.stride <= 2) and (p.outputs <= most or p.taps >= 49)
         return spreads or (is_image and is_worth_it)
     # 3x3 taps of stride 2, 64 -> 64 channels on 8x57x57, take 1.7 ms folded and 2.8 as they are,
     # 128 -> 48 on 4x45x46 1.0 and 1.2, -> 16 on 8x38x39 0.8 and 0.6; larger copies cost what they
@@ -410,20 +411,15 @@ def _is_tiled(p: Problem) -> bool:
 
 
 def _fills_gaps(p: Problem) -> bool:
-    """The kernel's adjoint by dilated tiles, of whose outputs not too many are none.
+    """Dilated tiles, of whose outputs not too many are none.
 
-    3x3 taps of dilation 4, 64 -> 64 channels on 2x48x48, take 0.9 ms and by patches 1.6; of 256 ->
-    256 on 2x33x33 half of the outputs are none, 10.3 and 9.4.
+    The kernel's adjoint of 3x3 taps of dilation 4, 64 -> 64 channels on 2x48x48, takes 0.9 ms and
+    by patches 1.6; of 256 -> 256 on 2x33x33 half of the outputs are none, 10.3 and 9.4.
     """
     spans = ((w.out, 4 * w.dilation) for w in p.spec.windows)
     whole = p.batch * math.prod(-(-out // span) * span for out, span in spans)
     is_large = p.positions >= 2**12 and min(p.inputs, p.outputs) >= 32
-    return p.face == "kernel_adjoint" and is_large and 3 * whole <= 4 * p.positions
-
-
-def _is_dilated_tiles(p: Problem) -> bool:
-    large = p.positions >= 2**12 and p.every(lambda w: w.out >= 16 * w.dilation)
-    return not p.is_undilated and large and _has_tiles(p)
+    return is_large and 3 * whole <= 4 * p.positions
 
 
 def _has_tiles(p: Problem) -> bool:
@@ -440,23 +436,24 @@ def _has_tiles(p: Problem) -> bool:
 
 
 def _has_large_tiles(p: Problem) -> bool:
-    """Tiles for 4 and 5 taps: beyond 64 terms a sum they round four times as much as XLA's.
-
-    Of dilated ones copies of phases cost more: 2x72x72, 40 -> 72, 5.1 ms and folded 3.5.
-    """
-    is_served = p.face != "kernel_adjoint" and p.is_undilated and p.ends[0] <= 64
-    return is_served and p.every(lambda w: 3 <= w.taps <= 5)
+    """Tiles for 4 and 5 taps: beyond 64 terms a sum they round four times as much as XLA's."""
+    terms, _ = p.ends
+    return p.face != "kernel_adjoint" and terms <= 64 and p.every(lambda w: 3 <= w.taps <= 5)
 
 
 def _is_line(p: Problem) -> bool:
-    """3 taps in 1D, many positions, and channels enough: 128 -> 128 take 2.9 ms instead of 3.6."""
-    return (
-        p.is_real
-        and p.spec.taps == (3,)
-        and p.is_unit_stride
-        and min(p.inputs, p.outputs) >= (16 if p.face == "kernel_adjoint" else 128)
-        and p.positions * p.inputs * p.outputs >= 2**27
-    )
+    """3 taps in 1D, many positions, and channels enough: 128 -> 128 take 2.9 ms instead of 3.6.
+
+    Results of more than 20 MiB leave no room in the caches: on 16x4998 45 ms instead of 30.
+    """
+    if not (p.is_real and p.spec.taps == (3,) and p.is_unit_stride):
+        return False
+    least, most = sorted((p.inputs, p.outputs))
+    if p.face == "kernel_adjoint":
+        fits = least >= 16
+    else:
+        fits = least >= 128 and p.positions * most <= 5 * 2**20
+    return fits and p.positions * least * most >= 2**27
 
 
 def _has_few_positions(p: Problem) -> bool:
@@ -524,7 +521,6 @@ CPU = (
     Rule("direct", _is_light, "too few products to prepare them (3x3 taps on 8x16x16)"),
     Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
-    Rule("interleaved", _is_dilated_tiles, "undilated phases, which Winograd serves (dilated3x3)"),
     Rule("turned", _is_turned, "rows of taps as outputs, on both threads (cifar_3x3, few16)"),
     Rule("fold", _is_folded, "rows of taps as channels, on both threads (stem7x7s2, few16)"),
     Rule("patches", _has_small_patches, "one product (10 taps, stride 5, 1 to 512 channels)"),

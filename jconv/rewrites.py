@@ -134,54 +134,6 @@ def _phased(w: Window) -> Window:
     return Window(w.size, 1, low=w.low, high=whole - w.low - w.size)
 
 
-# ---------------------------------------------------------------- a dilation: its phases as
-# examples
-
-
-def interleaved(spec: Spec) -> Rewrite:
-    """A dilation `d` as `d` times the examples (space to batch), each of them undilated.
-
-    `y[d*q + r] = sum_t x[d*(q + t) + r] k[t]`: inputs and outputs that meet share a phase `r`. Only
-    stride 1.
-    """
-    parts = [w.dilation for w in spec.windows]
-    whole = [_interleaved(w) for w in spec.windows]
-    counts = [-(-w.out // w.dilation) for w in spec.windows]
-    simple = []
-    for w, p, count in zip(spec.windows, whole, counts, strict=True):
-        size, low = p.extent // w.dilation, w.low // w.dilation
-        simple.append(Window(size, w.taps, low=low, high=count + w.taps - 1 - low - size))
-    beyond = [(0, d * n - m, 0) for d, n, m in zip(parts, counts, spec.out, strict=True)]
-    rank = len(parts)
-    to_batch = (*range(2, 2 * rank + 1, 2), 0, *range(1, 2 * rank, 2), 2 * rank + 1)
-    from_batch = tuple(sorted(range(2 * rank + 2), key=to_batch.__getitem__))
-
-    def apart(a: Array) -> Array:
-        a = _split(a, 1, parts).transpose(to_batch)
-        return a.reshape(-1, *a.shape[rank + 1 :])
-
-    def together(a: Array) -> Array:
-        sizes = [d * n for d, n in zip(parts, a.shape[1:-1], strict=True)]
-        a = a.reshape(*parts, -1, *a.shape[1:]).transpose(from_batch)
-        return a.reshape(a.shape[0], *sizes, a.shape[-1])
-
-    return Rewrite(
-        _with_windows(spec, simple),
-        Linear(lambda x: apart(_padded(x, whole)), lambda a: extract(together(a), whole)),
-        IDENTITY,
-        Linear(
-            lambda a: crop(together(a), 1, [(0, n) for n in spec.out]),
-            lambda y: apart(grow(y, 1, beyond)),
-        ),
-    )
-
-
-def _interleaved(w: Window) -> Window:
-    """The zeros that make whole phases of an axis, of which the first holds its first output's."""
-    low = w.low % w.dilation
-    return Window(w.size, 1, low=low, high=-(low + w.size) % w.dilation)
-
-
 # ---------------------------------------------------------------- the first axis: its taps as
 # channels
 
@@ -304,7 +256,6 @@ def overhang(spec: Spec) -> Rewrite:
 
 REWRITES = {
     "phases": phases,
-    "interleaved": interleaved,
     "fold": fold,
     "frames": frames,
     "overhang": overhang,

@@ -116,11 +116,6 @@ def test_batches_change_nothing(small_blocks, groups):
 @pytest.mark.parametrize(
     ("method", "face", "window"),
     [
-        *(
-            ("interleaved", face, {"taps": 3, "low": low, "high": 4 - low, "dilation": 3})
-            for face in FACES
-            for low in (2, -2, 5)
-        ),
         ("by_phase", "input_adjoint", {"taps": 4, "low": 1, "high": 2, "stride": 3}),
         *(
             ("turned", face, {"taps": 4, "low": -1, "high": 2, "dilation": 2})
