@@ -46,13 +46,14 @@ def everything(pool, x, *others):
 
 
 def assert_turns_change_nothing(monkeypatch, pool, *operands):
-    expected = jax.jit(functools.partial(everything, pool))(*operands)
-    assert "scan" not in str(jax.make_jaxpr(pool)(*operands))
+    whole = functools.partial(everything, pool)
+    expected = jax.jit(whole)(*operands)
+    assert "scan" not in str(jax.make_jaxpr(whole)(*operands))
     monkeypatch.setattr(batches, "BATCH_BYTES", 2 * operands[0].nbytes)
     # Compiled programs know no budget, so none is kept.
     jax.clear_caches()
-    assert "scan" in str(jax.make_jaxpr(pool)(*operands))
-    actual = jax.jit(functools.partial(everything, pool))(*operands)
+    assert "scan" in str(jax.make_jaxpr(whole)(*operands))
+    actual = jax.jit(whole)(*operands)
     jax.clear_caches()
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert_close(a, np.asarray(e), "float64", terms=operands[0].size)
