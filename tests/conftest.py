@@ -4,6 +4,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+from jconv import each
+from jconv.methods import direct
 from tests.effort import LITTLE_COMPILING, X64
 
 os.environ.setdefault("XLA_FLAGS", LITTLE_COMPILING)
@@ -28,3 +30,13 @@ def no_nans():
     """An error where a program returns a NaN."""
     with jax.debug_nans(True):
         yield
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """What other platforms than a CPU are given. Compiled programs do not know, so none is kept."""
+    for module in (each, direct):
+        monkeypatch.setattr(module, "per_platform", lambda cpu, others, *args: others(*args))
+    jax.clear_caches()
+    yield
+    jax.clear_caches()

@@ -221,15 +221,6 @@ def test_blocks_change_nothing(small_blocks, size, count):
     assert_defined(case, "float64")
 
 
-@pytest.fixture
-def elsewhere(monkeypatch):
-    """What other platforms than a CPU are given. Compiled programs do not know, so none is kept."""
-    monkeypatch.setattr(each, "per_platform", lambda cpu, others, *args: others(*args))
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
 @each_case(CONV_CASES, "depthwise with multiplier", "many groups")
 def test_elsewhere_it_is_the_same(elsewhere, case):
     assert form_of(case)[0].native == (case.name == "depthwise with multiplier")

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
-from jconv.methods import direct
 from tests import definition, strategies
 from tests.cases import (
     CONV_CASES,
@@ -46,15 +45,6 @@ def assert_faces(case, evaluate, dtype, seed=0):
 @each_case(CONV_CASES)
 def test_faces(case, method):
     assert_faces(case, jax.jit(case.faces(method)), "float32")
-
-
-@pytest.fixture
-def elsewhere(monkeypatch):
-    """What other platforms than a CPU are given. Compiled programs do not know, so none is kept."""
-    monkeypatch.setattr(direct, "per_platform", lambda cpu, others, *args: others(*args))
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 @each_case(CONV_CASES)
