@@ -34,6 +34,7 @@ from jconv.stages import (
     held,
     laid,
     parts,
+    row_of,
     shifted,
     spread,
     step,
@@ -68,7 +69,8 @@ class Choice(NamedTuple):
 
     def image(self, a: Array, more: int = 0, copies: int = 4) -> Image:
         """An image of `a`; `more` arrays like the input are held beside what the stages hold."""
-        return image_of(a, len(self.windows), held(self.windows, light=True, copies=copies) + more)
+        stages = held(self.windows, a.shape[-1], light=True, copies=copies)
+        return image_of(a, len(self.windows), stages + more)
 
 
 Winners = tuple[Array, ...]
@@ -347,7 +349,8 @@ def _given(stage: Stage, winners: Array, y: Array) -> Array:
     """Adjoint of `_taken`."""
     windows = stage.windows
     dtype = wide(y.dtype)
-    winners, y = spread(winners, windows, -1), spread(y, windows)
+    row = row_of(windows, y.shape[-1], light=True)
+    winners, y = spread(winners, windows, -1, row), spread(y, windows, row=row)
     zero = jnp.zeros((), dtype)
 
     def term(block):
@@ -355,4 +358,4 @@ def _given(stage: Stage, winners: Array, y: Array) -> Array:
         won = won == taps_of(block, won.ndim, winners.dtype)
         return jnp.where(won, shifted(y, windows, block).astype(dtype), zero)
 
-    return blocked_sum(windows, term, 3 * len(blocks(windows))).astype(y.dtype)
+    return blocked_sum(windows, term, 3 * len(blocks(windows)), row).astype(y.dtype)

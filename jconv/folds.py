@@ -177,7 +177,7 @@ def _cut(x: Array, at: int, stop: int, start: int, custom_vjp: bool) -> tuple[Ar
 def multiplied(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The product of every window."""
     x, windows = cropped(x, [tight(w) for w in windows])
-    image = image_of(x, len(windows), held(windows))
+    image = image_of(x, len(windows), held(windows, x.shape[-1]))
     return in_turns(_folded, (windows, custom_vjp), x, image=image, custom_vjp=custom_vjp)
 
 

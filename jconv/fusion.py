@@ -61,7 +61,8 @@ def in_vectors(y: Array, terms: int = 1) -> Array:
     2x32x32x32x16 took 0.32 ms on one core, and takes 0.08. So the choice takes what few terms of
     few channels lack, as tests of bytes, two instructions each and next to nothing in vectors.
     """
-    channels = y.shape[-1]
+    axis = max((axis for axis, n in enumerate(y.shape) if n != 1), default=y.ndim - 1)
+    channels = y.shape[axis]
     tests = 180 // max(channels, 1) - terms
     if channels < 8 or tests < 1:
         return finished(y)
@@ -70,7 +71,7 @@ def in_vectors(y: Array, terms: int = 1) -> Array:
     # 8x128x128x16 took 5.8 ms, and take 2.1.
     y, bytes = lax.optimization_barrier((y, bytes))
     always = reduce(jnp.logical_and, [row >= 0 for row in bytes])
-    always = lax.broadcast_in_dim(always, y.shape, (y.ndim - 1,))
+    always = lax.broadcast_in_dim(always, y.shape, (axis,))
     return jnp.where(always, y, jnp.zeros((), y.dtype))
 
 

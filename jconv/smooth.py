@@ -32,6 +32,7 @@ from jconv.stages import (
     cells,
     cropped,
     held,
+    row_of,
     shifted,
     spread,
     swept,
@@ -59,7 +60,7 @@ Static = tuple[Smooth, Windows]
 def smoothed(kind: Smooth, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The smooth fold of every window."""
     x, windows = cropped(x, [tight(w) for w in windows])
-    image = image_of(x, len(windows), held(windows))
+    image = image_of(x, len(windows), held(windows, x.shape[-1]))
 
     def plain(static: Static, x: Array) -> Values:
         return by_images(_forward, static, x, image=image)
@@ -117,9 +118,11 @@ def _turned(windows: Windows, shares: Scaled) -> tuple[Scaled, Windows]:
 
 def _seen(windows: Windows, slope: Scaled, shares: Scaled) -> Array:
     """Every entry's slope, times the shares of all windows that see it."""
-    s, c = (cells(part, windows) for part in slope)
-    least, limit = scaled.least(c.dtype), jnp.ones((), c.dtype)
-    share, own = spread(shares[0], windows), spread(shares[1], windows, least)
+    row = row_of(windows, slope[0].shape[-1])
+    s, c = (cells(part, windows, row) for part in slope)
+    limit = jnp.ones((), c.dtype)
+    fills = SCALED.fill(c.dtype)
+    share, own = (spread(a, windows, fill, row) for a, fill in zip(shares, fills, strict=True))
 
     def term(block: Block) -> Array:
         exponent = jnp.minimum(c + shifted(own, windows, block), limit)
@@ -127,7 +130,7 @@ def _seen(windows: Windows, slope: Scaled, shares: Scaled) -> Array:
         taken = taps_of(block, part.ndim, np.int32) >= 0
         return jnp.where(taken, part, jnp.zeros_like(limit))
 
-    return blocked_sum(windows, term)
+    return blocked_sum(windows, term, row=row)
 
 
 # ---------------------------------------------------------------- the sum

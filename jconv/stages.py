@@ -10,14 +10,15 @@ own rule.
 The adjoint scatters nothing. Entry `i = stride*q + r` is read by the windows `o = q - b` through
 the taps at the distance `stride*b + low + r`, for the few blocks `b` that reach so far. In the
 layout `[q, r]` the adjoint is a sum over the blocks of one shifted, broadcast view of the windows;
-a reshape undoes the layout. So padding costs the adjoint nothing.
+a reshape undoes the layout. So padding costs the adjoint nothing. Of few channels each window is
+repeated `stride` times along the last axis, which with them makes one long row.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
-from itertools import product
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.fusion import in_vectors
+from jconv.fusion import alone, in_vectors
 from jconv.geometry import Window
 from jconv.padding import crop, grow
 from jconv.placement import zeros
@@ -36,8 +37,9 @@ Windows = tuple[Window, ...]
 # As many taps as one fused loop reads; and of windows so far apart that they read an entry only so
 # often: 4x4 maxima of stride 4 over 8x64x64x64 and their gradient take 0.23 ms, axis by axis 0.90.
 FEW, MANY, OFTEN = 9, 64, 8
-# Channels from which on they are rows of their own.
-NARROW = 16
+# Channels from which on they are rows of their own; and entries up to which fewer are put in rows,
+# for which windows are copied.
+NARROW, ROWS = 16, 2**22
 
 
 def cropped(x: Array, windows: Sequence[Window]) -> tuple[Array, Windows]:
@@ -214,7 +216,7 @@ def _taps(windows: Sequence[Window]) -> int:
     return math.prod(w.taps for w in windows)
 
 
-def held(windows: Sequence[Window], light: bool = False, copies: int = 4) -> int:
+def held(windows: Sequence[Window], channels: int, light: bool = False, copies: int = 4) -> int:
     """About how many arrays as large as the input a pooling and its gradient hold at once.
 
     Where few taps read a padded copy, so many `copies`. A `light` gradient reads neither the input
@@ -222,7 +224,7 @@ def held(windows: Sequence[Window], light: bool = False, copies: int = 4) -> int
     """
     if few(windows):
         copied = any(w.low or w.high for w in windows) and not (light and _ends_apart(windows))
-        return copies if copied else 0
+        return max(copies if copied else 0, 2 if row_of(windows, channels, light) else 0)
     return 4 * sum(w.taps.bit_length() for w in windows)
 
 
@@ -242,10 +244,29 @@ def step(w: Window) -> tuple[int, int, int]:
 
 
 class Block(NamedTuple):
-    """Windows `o = q - shift`: `taps[r]` is the tap that reads entry `[q, r]`, -2 for none."""
+    """Windows `o = q - shift`: `taps[r]` is the tap that reads entry `[q, r]`, -2 for none.
+
+    With so many channels in a `row`, `taps` has every entry of the last axis.
+    """
 
     shift: tuple[int, ...]
     taps: np.ndarray
+    row: int = 0
+
+
+def row_of(windows: Sequence[Window], channels: int, light: bool = False) -> int:
+    """How many channels are in a row with the last axis, `[..., q, r, size * c, 1, 1]`; 0 if none.
+
+    Else loops over the entries `r` and the channels are short: the gradient of 3x3 maxima of stride
+    3 over 1337x1337x1 took 0.8 ms, and takes 0.2. They are of vectors where they fill some, or
+    where windows of stride 2 do not overlap. Along one axis, copies cost what `light` terms gain.
+    """
+    w = windows[-1]
+    entries = math.prod(w.size for w in windows) * channels
+    if channels >= NARROW or w.stride * channels % 8 == 0 or entries > ROWS or w.stride == 1:
+        return 0
+    gains = w.stride > 2 or (len(blocks(tuple(windows))) > 1 and not (light and len(windows) == 1))
+    return channels if gains else 0
 
 
 def blocks(windows: Windows) -> list[Block]:
@@ -291,17 +312,45 @@ def _around(w: Window) -> tuple[int, int]:
     return max(most, 0), max(_cells(w) - least - w.out, 0)
 
 
-def spread(y: Array, windows: Windows, fill: float = 0) -> Array:
+def spread(y: Array, windows: Windows, fill: float = 0, row: int = 0) -> Array:
     """`[*batch, *out, c]` with `fill` around, so that every shift of it is a plain slice."""
     around = [_around(w) for w in windows]
+    if row:
+        return _row(_side_by_side(_enclosed(y, around, fill), windows[-1].stride))
     return written(y, around, fill) if len(blocks(windows)) > 1 or any(map(any, around)) else y
+
+
+def _row(y: Array) -> Array:
+    return y.reshape(*y.shape[:-2], -1, 1)
+
+
+def _enclosed(y: Array, around: Sequence[tuple[int, int]], fill: float) -> Array:
+    """`y` with `fill` around its spatial axes, copied run by run."""
+    for axis, ends in enumerate(around, y.ndim - len(around) - 1):
+        if any(ends):
+            shape = y.shape
+            low, high = (
+                jnp.full((*shape[:axis], n, *shape[axis + 1 :]), fill, y.dtype) for n in ends
+            )
+            y = alone(lambda *parts, axis=axis: lax.concatenate(parts, axis))(low, y, high)
+    return y
+
+
+def _side_by_side(y: Array, times: int) -> Array:
+    """Every entry of the last but one axis so many times."""
+    # XLA:CPU copies runs for a concatenation, but for one that it has put into another loop.
+    return alone(lambda y: lax.concatenate([y] * times, y.ndim - 1))(y)
 
 
 def shifted(y: Array, windows: Windows, block: Block) -> Array:
     """The spread `y` moved by the block's shift, `[*batch, q, 1, q, 1, ..., c]`."""
     lead = y.ndim - len(windows) - 1
     starts = [_around(w)[0] - b for w, b in zip(windows, block.shift, strict=True)]
-    y = crop(y, lead, [(s, s + _cells(w)) for w, s in zip(windows, starts, strict=True)])
+    bounds = [(s, s + _cells(w)) for w, s in zip(windows, starts, strict=True)]
+    if block.row:
+        start = starts[-1] * windows[-1].stride * block.row
+        bounds[-1] = start, start + windows[-1].size * block.row
+    y = crop(y, lead, bounds)
     return lax.expand_dims(y, [lead + 2 * axis + 1 for axis in range(len(windows))])
 
 
@@ -318,25 +367,32 @@ def beyond(x: Array, windows: Windows) -> tuple[Array, Windows]:
     return x, tuple(dataclasses.replace(w, size=n, low=0, high=0) for w, n in made)
 
 
-def cells(x: Array, windows: Windows) -> Array:
+def cells(x: Array, windows: Windows, row: int = 0) -> Array:
     """`[*batch, *size, c]` in blocks, `[*batch, q, r, q, r, ..., c]`, with zeros behind."""
     lead = x.ndim - len(windows) - 1
-    x = grow(x, lead, [(0, _cells(w) * w.stride - w.size, 0) for w in windows])
-    pairs = [n for w in windows for n in (_cells(w), w.stride)]
-    return x.reshape(*x.shape[:lead], *pairs, x.shape[-1])
+    pairs = [(_cells(w), w.stride) for w in windows]
+    if row:
+        x = _row(x)
+        pairs[-1] = x.shape[-2], 1
+    sizes = x.shape[lead:-1]
+    x = grow(x, lead, [(0, q * r - n, 0) for (q, r), n in zip(pairs, sizes, strict=True)])
+    return x.reshape(*x.shape[:lead], *chain(*pairs), x.shape[-1])
 
 
-def uncells(x: Array, windows: Windows) -> Array:
-    """Adjoint of `cells`."""
-    lead = x.ndim - 2 * len(windows) - 1
-    x = x.reshape(*x.shape[:lead], *(_cells(w) * w.stride for w in windows), x.shape[-1])
-    return crop(x, lead, [(0, w.size) for w in windows])
+def uncells(x: Array, size: Sequence[int]) -> Array:
+    """Adjoint of `cells`, of what has this spatial size."""
+    lead = x.ndim - 2 * len(size) - 1
+    pairs = zip(x.shape[lead:-1:2], x.shape[lead + 1 : -1 : 2], strict=True)
+    x = x.reshape(*x.shape[:lead], *(q * r for q, r in pairs), x.shape[-1])
+    return crop(x, lead, [(0, n) for n in size])
 
 
 def taps_of(block: Block, ndim: int, dtype) -> np.ndarray:
     """The block's taps, laid out against a blocked array of `ndim` axes."""
     rank = block.taps.ndim
     pairs = [n for r in block.taps.shape for n in (1, r)]
+    if block.row:
+        pairs[-2:] = reversed(pairs[-2:])
     return block.taps.reshape((1,) * (ndim - 2 * rank - 1) + (*pairs, 1)).astype(dtype)
 
 
@@ -349,9 +405,18 @@ def exists(block: Block, windows: Windows, ndim: int) -> Array:
     return there
 
 
-def blocked_sum(windows: Windows, term: Callable[[Block], Array], terms: int = 1) -> Array:
+def blocked_sum(
+    windows: Windows, term: Callable[[Block], Array], terms: int = 1, row: int = 0
+) -> Array:
     """`sum_b term(b)` over the blocks, out of the blocked layout, `terms` for `in_vectors`."""
-    total = in_vectors(reduce(jnp.add, map(term, blocks(windows))), terms)
-    # XLA:CPU would find each entry's place in the blocks by division, were the reshape in the loop.
-    total = lax.optimization_barrier(total)
-    return uncells(total, windows)
+    made, size = blocks(windows), [w.size for w in windows]
+    if not row:
+        total = in_vectors(reduce(jnp.add, map(term, made)), terms)
+        # XLA:CPU would find each entry's place in the blocks by division, were the reshape in the
+        # loop.
+        return uncells(lax.optimization_barrier(total), size)
+    r = np.arange(size[-1] * row) // row % windows[-1].stride
+    made = [Block(block.shift, block.taps[..., r], row) for block in made]
+    total = in_vectors(uncells(reduce(jnp.add, map(term, made)), [*size[:-1], len(r)]), terms)
+    # And each channel's in the row.
+    return lax.optimization_barrier(total).reshape(*total.shape[:-2], size[-1], row)

@@ -25,6 +25,7 @@ from jconv.stages import (
     blocked_sum,
     cropped,
     held,
+    row_of,
     shifted,
     spread,
     swept,
@@ -36,7 +37,7 @@ from jconv.stages import (
 def summed(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The sum of every window."""
     x, windows = cropped(x, [tight(w) for w in windows])
-    image = image_of(x, len(windows), held(windows, light=True, copies=1))
+    image = image_of(x, len(windows), held(windows, x.shape[-1], light=True, copies=1))
     in_turns = partial(by_images, image=image)
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return in_turns(_staged, windows, x)
@@ -84,13 +85,14 @@ def _stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
 
 
 def _stage_adjoint(windows: Windows, y: Array) -> Array:
-    y, zero = spread(y, windows), jnp.zeros((), y.dtype)
+    row = row_of(windows, y.shape[-1], light=True)
+    y, zero = spread(y, windows, row=row), jnp.zeros((), y.dtype)
 
     def term(block):
         seen = shifted(y, windows, block)
         return jnp.where(taps_of(block, seen.ndim, np.int32) >= 0, seen, zero)
 
-    return blocked_sum(windows, term)
+    return blocked_sum(windows, term, row=row)
 
 
 def _joined(a: Entry, b: Entry) -> Entry:
