@@ -306,11 +306,20 @@ def _better(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Arra
 def _tap(chosen: Array, joined: bool = False) -> Array:
     """Exact. XLA:CPU would choose again for every entry that reads a choice, but not a root.
 
-    Next to 1.5 * 2^23 the last bits of a float32 are an integer; XLA's own conversion saturates,
-    and took as long as the choice; but where parts are `joined` it is the faster one.
+    Its own conversion saturates, and took as long as the choice; but where parts are `joined` it is
+    the faster one.
     """
     if joined:
-        return (jnp.sqrt(chosen) - 1).astype(jnp.int8)
+        return _rounded(chosen)
+    return lax.platform_dependent(chosen, cpu=_placed, default=_rounded)
+
+
+def _rounded(chosen: Array) -> Array:
+    return (jnp.sqrt(chosen) + np.float32(0.5)).astype(jnp.int8) - np.int8(1)
+
+
+def _placed(chosen: Array) -> Array:
+    """Next to 1.5 * 2^23 the last bits of a float32 are an integer; XLA:GPU makes -1 of all."""
     placed = jnp.sqrt(chosen) + np.float32(1.5 * 2**23 - 1)
     return lax.bitcast_convert_type(placed, jnp.int32).astype(jnp.int8)
 

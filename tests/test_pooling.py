@@ -219,6 +219,14 @@ def test_accelerators_reduce_windows_at_once(pool):
     assert "stablehlo.reduce_window" not in jax.export.export(f, platforms=["cpu"])(x).mlir_module()
 
 
+@pytest.mark.parametrize("window", [(2, 2), (3, 3), (7, 7)])
+def test_accelerators_read_no_winners_from_bits(window):
+    """XLA:GPU (jaxlib 0.11) read -1 from all of them: the gradient was zero."""
+    x = jax.ShapeDtypeStruct((2, 9, 8, 9), "float32")
+    f = jax.jit(jax.grad(lambda x: jconv.max_pool(x, window, padding=1).sum()))
+    assert "bitcast_convert" not in jax.export.export(f, platforms=["cuda"])(x).mlir_module()
+
+
 # Rules
 
 
