@@ -361,6 +361,13 @@ def test_max_unpool_leaves_out_windows_without_a_winner():
     assert_same(unpooled, definition.max_unpool(y, np.asarray(indices), case.size))
 
 
+def test_max_unpool_takes_a_cotangent_of_numpy():
+    y, indices = dense((1, 2, 1), "float32", seed=0), np.array([[[3], [1]]], "int32")
+    _, transpose = jax.vjp(lambda y: jconv.max_unpool(y, indices, (4,)), y)
+    x_bar = dense((1, 4, 1), "float32", seed=1)
+    assert_same(transpose(x_bar)[0], x_bar[:, [3, 1]])
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])
 def test_max_unpool_takes_indices_too_narrow_for_the_size(dtype):
     y, indices = dense((3, 1), "float32", seed=0), np.array([[100], [2], [0]], dtype)
