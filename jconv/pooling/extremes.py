@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.batches import Image, by_images, image_of, selection
 from jconv.geometry import Window
 from jconv.operands import wide
 from jconv.platforms import per_platform
-from jconv.reductions import reduced, serves
-from jconv.stages import (
+from jconv.pooling.batches import Image, by_images, image_of, selection
+from jconv.pooling.reductions import reduced, serves
+from jconv.pooling.stages import (
     FEW,
     Part,
     Windows,

@@ -19,11 +19,11 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
-from jconv.batches import image_of, in_turns
 from jconv.fusion import in_vectors, kept
 from jconv.geometry import Window
 from jconv.padding import crop
-from jconv.stages import (
+from jconv.pooling.batches import image_of, in_turns
+from jconv.pooling.stages import (
     FEW,
     NARROW,
     Windows,
