@@ -118,9 +118,10 @@ def _kernel_arranged(spec: Spec, x: Array, y: Array) -> Array:
     axes = _kernel_axes(spec)
     space = tuple(range(1, len(axes) + 1))
     batch, group, channels = 0, len(axes) + 1, len(axes) + 2
-    lhs = x.reshape(*x.shape[:-1], spec.groups, -1).transpose(channels, *space, group, batch)
-    rhs = y.transpose(*space, batch, group)
-    k = _by_feature(spec, lhs.reshape(*lhs.shape[:-2], -1), rhs, axes)
+    by_group = x.reshape(*x.shape[:-1], spec.groups, x.shape[-1] // spec.groups)
+    lhs = by_group.transpose(channels, *space, group, batch)
+    lhs = lhs.reshape(*lhs.shape[:-2], spec.groups * x.shape[batch])
+    k = _by_feature(spec, lhs, y.transpose(*space, batch, group), axes)
     return k.transpose(*space, batch, group)
 
 
