@@ -8,13 +8,14 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry, sums
-from jconv.bins import Bins, axis_by_axis, equal, greatest, summed
-from jconv.extremes import extremes, positions, winners
+from jconv import geometry
 from jconv.geometry import Ints, Window
 from jconv.operands import array, inexact, require_key, wide
 from jconv.placement import placed
-from jconv.stages import FEW, laid
+from jconv.pooling import sums
+from jconv.pooling.bins import Bins, axis_by_axis, equal, greatest, summed
+from jconv.pooling.extremes import extremes, positions, winners
+from jconv.pooling.stages import FEW, laid
 
 
 @placed("x")

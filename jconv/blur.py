@@ -15,14 +15,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jconv import geometry
-from jconv.batches import selection
 from jconv.conv import conv
-from jconv.extremes import Choice, Winners, choice_of, chosen, gathered, scattered
 from jconv.geometry import Ints, Padding
 from jconv.operands import array, inexact, wide
 from jconv.placement import placed, zeros
 from jconv.pool_options import called
-from jconv.stages import laid
+from jconv.pooling.batches import selection
+from jconv.pooling.extremes import Choice, Winners, choice_of, chosen, gathered, scattered
+from jconv.pooling.stages import laid
 
 
 @placed("x")

@@ -58,7 +58,7 @@ def per_example_kernel_gradients(
 
     `g[n, t] = sum_o x[n, stride*o + dilation*t - low] y_bar[n, o]`: `kernel_gradient` without its
     sum over the batch, with scratch for a few examples at a time. No convolution in it is grouped,
-    unlike in `vmap` of a gradient, but those of depthwise kernels on accelerators.
+    unlike in `vmap` of a gradient, but those of grouped kernels on accelerators.
 
     Args:
       x: `[*batch, *size, in]`; no, one or many batch axes.

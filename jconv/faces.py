@@ -13,9 +13,9 @@ from jconv.blocks import split, sum_blocks
 from jconv.divisions import DIVISIONS
 from jconv.geometry import Spec, transposed
 from jconv.methods import METHODS, lanes
-from jconv.planner import Rule
 from jconv.problem import Problem
 from jconv.rewrites import REWRITES
+from jconv.rules.shared import Rule
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), inline=True)

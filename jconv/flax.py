@@ -1,7 +1,9 @@
-"""The poolings of `flax.linen`, by name, signature and result, each computed by `jconv`'s own.
+"""The poolings of `flax.nnx`, by name, signature and result, each computed by `jconv`'s own.
 
 They need no flax. What differs: the derivative is the hand-derived rule, so there is no `jax.jvp`;
-the dtype of floats is kept; and a window that counts nothing has the average 0, not NaN.
+the dtype of floats is kept; a window that counts nothing has the average 0, not NaN; and one that
+is larger than the padded input is a ValueError, not an empty result. (`flax.linen` has the same
+functions, but for `min_pool`.)
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +26,7 @@ def max_pool(
     strides: Sequence[int] | None = None,
     padding: Padding = "VALID",
 ) -> Array:
-    """`flax.linen.max_pool`: the greatest entry of every window.
+    """`flax.nnx.max_pool`: the greatest entry of every window.
 
     `y[o] = max_t inputs[strides*o + t - low]`; ties, NaN and padding as in `jconv.max_pool`.
 
@@ -53,7 +55,7 @@ def min_pool(
     strides: Sequence[int] | None = None,
     padding: Padding = "VALID",
 ) -> Array:
-    """`flax.linen.min_pool`: the least entry of every window.
+    """`flax.nnx.min_pool`: the least entry of every window.
 
     `y[o] = min_t inputs[strides*o + t - low]`; all else as in `max_pool`.
 
@@ -71,7 +73,7 @@ def avg_pool(
     padding: Padding = "VALID",
     count_include_pad: bool = True,
 ) -> Array:
-    """`flax.linen.avg_pool`: the mean of every window.
+    """`flax.nnx.avg_pool`: the mean of every window.
 
     `y[o] = sum_t inputs[strides*o + t - low] / count[o]`, where `count[o]` is the size of the
     window, or, without `count_include_pad`, how much of it is no padding. Integers give the default

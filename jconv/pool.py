@@ -4,7 +4,7 @@
     folds       y[o] = sum, product, log-sum-exp or p-norm of the same entries
 
 Each public function resolves its options to static windows, pads by composition, and hands over to
-`extremes`, `sums`, `folds` or `smooth`, which hold the rules.
+`extremes`, `sums`, `folds` or `smooth` of `jconv.pooling`, which hold the rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,15 +16,16 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jconv import adjoint, geometry, scaled, smooth, sums
-from jconv.extremes import extremes, positions, winners
-from jconv.folds import multiplied
+from jconv import adjoint, geometry
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, number, scalar, wide
 from jconv.padding import crop, grow, padded
 from jconv.placement import placed
 from jconv.pool_options import Call, called
-from jconv.stages import laid
+from jconv.pooling import scaled, smooth, sums
+from jconv.pooling.extremes import extremes, positions, winners
+from jconv.pooling.folds import multiplied
+from jconv.pooling.stages import laid
 
 
 @placed("x")

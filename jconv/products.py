@@ -24,32 +24,28 @@ from jconv.windows import gather_patches
 # Outputs from which the product of columns is worth trying: of 96 channels, 3x3 taps in 7x7 take
 # 2.8 ms so and 4.9 in rows.
 MANY = 96
-# Entries copied of an example from which Eigen falls behind: 64 to 128 channels in 20x20 take 13.6
-# ms by columns and 11.9 in rows.
-MOST = 180_000
 # Outputs side by side that may share a patch.
 SHARED = 4
 # Entries that XLA:CPU sums at once: of more, it computes products again and again.
 SUMMED = 2**15
 # Multiply-adds of an example that are worth a second thread: 5x5 taps of 6 to 16 channels in 14x14
-# take 0.32 ms on one and 0.43 on two.
-LEAST = 400_000
+# take 0.32 ms on one and 0.43 on two; and the positions and the columns that two bands take: 7 taps
+# of 24 to 256 channels in 8 take 0.27 and 0.89, 8 taps of 1 to 400 in 500, stride 4, 0.41 and 1.50.
+LEAST, FEW, WIDE = 400_000, 32, 256
+# The share of a product of one thread from which two bands take less: 3x3 taps of dilation 2, 32
+# channels in 20x20, of which one thread has 0.89, take 3.0 ms in one and 2.1 in two, but 5x5 taps
+# of 32 to 64 channels in 14x14, of which it has 0.64, 5.4 and 5.7.
+ALONE = 0.65
 
 
 class Work(NamedTuple):
-    """What a product does of one example: entries that it copies, multiply-adds, how many of these
-    take the time of a copy, and what takes the time of how many copies besides.
+    """What a product copies of one example, in entries, and its time, in copies of an entry.
+
+    The times are fitted to 64 examples of each of 118 layers, by every product that serves.
     """
 
     copied: int
-    products: int
-    rate: int
-    besides: int
-
-    @property
-    def time(self) -> float:
-        """In copies of an entry; fitted to 64 examples of each of 80 layers."""
-        return self.copied + self.products / self.rate + self.besides
+    time: float
 
 
 def fastest(spec: Spec, inputs: int, outputs: int) -> tuple[str, int]:
@@ -66,10 +62,11 @@ def _works(spec: Spec, inputs: int, outputs: int) -> dict[str, Work]:
     works = {"of_x": _work_of_x(spec, inputs, outputs)}
     if math.prod(spec.size) <= 2 * out:  # else the product sums over too many positions
         of_y = _work_of_x(transposed(spec), outputs, inputs)
-        works["of_y"] = of_y._replace(copied=of_y.copied + kernel)
-    if spec.groups == 1 and outputs >= MANY and copied <= MOST:
+        works["of_y"] = Work(of_y.copied + kernel, of_y.time + kernel)
+    if spec.groups == 1 and outputs >= MANY:
         # XLA:CPU leaves to Eigen what reads both sides across.
-        works["by_columns"] = Work(copied, out * kernel, 25, 30_000)
+        filled = kernel // outputs * _filled(outputs)
+        works["by_columns"] = Work(copied, copied + out * filled / 17 + 12_000)
     return works
 
 
@@ -78,17 +75,44 @@ def _work_of_x(spec: Spec, inputs: int, outputs: int) -> Work:
 
 
 def _work_of_shared(spec: Spec, inputs: int, outputs: int, many: int) -> Work:
+    """Neighbours add up kernels of their own, as large as all that they see."""
     spec = sharing(spec, many)
-    kernel = math.prod((*spec.taps, many, inputs // spec.groups, outputs))
+    rows, columns = math.prod(spec.taps) * inputs // spec.groups, many * outputs // spec.groups
+    filled = rows * _filled(columns) * spec.groups
+    added = rows * columns * spec.groups if many > 1 else 0
     bands, _ = _bands_and_parts(spec, inputs, many * outputs)
-    rate = 33 if bands > 1 else 25
-    return Work(_copied(spec, inputs), math.prod(spec.out) * kernel, rate, kernel)
+    rate = 24 if bands > 1 else 14 / _of_one_thread(rows, columns, math.prod(spec.out))
+    copied = _copied(spec, inputs)
+    return Work(copied, copied + added + math.prod(spec.out) * filled / rate + filled / 10)
+
+
+def _filled(columns: int) -> float:
+    """Columns of whole vectors that take the time of so many.
+
+    Of 64 positions and 144 rows 16 take 0.14 ms, 10 take 0.17, 8 take 0.11 and 4 take 0.08.
+    """
+    if columns in (2, 4, 8):
+        return 8 + columns / 2
+    return columns if columns % 16 == 0 else 1.1 * (columns + -columns % 16)
+
+
+def _of_one_thread(rows: int, columns: int, positions: int) -> float:
+    """The share of a product that XLA:CPU leaves to the busier of two threads.
+
+    It cuts the rows, alike for all of a batch, into pieces that are worth a thread each.
+    """
+    piece, side = min(rows, 64), min(columns, 128)
+    while piece < rows and max((piece + side) * min(positions, 2**10), piece * side) < 2**16:
+        piece *= 2
+    count, rest = divmod(rows, piece)
+    return (-(-count // 2) * piece + (0 if count % 2 else rest)) / rows
 
 
 def _copied(spec: Spec, inputs: int) -> int:
     """Entries of `x`, padded or turned, and of its patches."""
     taps = math.prod(spec.taps)
-    return (math.prod(spec.size) + (math.prod(spec.out) * taps if taps > 1 else 0)) * inputs
+    extent = math.prod(w.extent for w in spec.windows)
+    return (extent + (math.prod(spec.out) * taps if taps > 1 else 0)) * inputs
 
 
 def _of_x(spec: Spec, x: Array, y: Array) -> Array:
@@ -133,11 +157,13 @@ def neighbours(spec: Spec, inputs: int, outputs: int) -> int:
 
 def _bands_and_parts(spec: Spec, inputs: int, outputs: int) -> tuple[int, int]:
     """Bands of rows of outputs, and parts of the kernel, such that a sum has `SUMMED` entries."""
-    first = spec.windows[0]
-    kernel = math.prod(spec.taps) * (inputs // spec.groups) * (outputs // spec.groups)
-    if first.out > 1 and math.prod(spec.out) * kernel * spec.groups >= LEAST:
+    first, positions = spec.windows[0], math.prod(spec.out)
+    rows, columns = math.prod(spec.taps) * (inputs // spec.groups), outputs // spec.groups
+    is_worth = positions * rows * columns * spec.groups >= LEAST and first.out > 1
+    fits = positions >= FEW and columns <= WIDE
+    if is_worth and fits and _of_one_thread(rows, columns, positions) > ALONE:
         for parts in (1, first.taps):
-            if 2 * kernel <= parts * SUMMED:
+            if 2 * rows * columns <= parts * SUMMED:
                 return 2, parts
     return 1, 1
 

@@ -19,13 +19,13 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry, halos, pool
 from jconv.call import check
 from jconv.conv import conv as local_conv
-from jconv.extremes import neutral
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, numbers, wide
 from jconv.padding import crop, grow, outside, padded
 from jconv.placement import lay
 from jconv.pool_options import Pooling, pooling_of
-from jconv.stages import laid
+from jconv.pooling.extremes import neutral
+from jconv.pooling.stages import laid
 
 Axes = Sequence[str | None]
 Place = tuple[Mesh | AbstractMesh, Axes, str | None]

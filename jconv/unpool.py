@@ -66,7 +66,8 @@ def _put(size: int, y: Array, indices: Array) -> Array:
 def _take(size: int, x: Array, indices: Array) -> Array:
     """What stands at the indices, 0 where one is outside."""
     batch, _, channels = x.shape
-    entries = x.at[_batch(batch), _at(indices, size), _channel(channels)]
+    # Called eagerly, a rule may be handed a cotangent of NumPy's.
+    entries = jnp.asarray(x).at[_batch(batch), _at(indices, size), _channel(channels)]
     return entries.get(mode="fill", fill_value=0)
 
 

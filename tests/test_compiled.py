@@ -19,8 +19,8 @@ from experiments.speed.convolutions import lax_conv
 from experiments.speed.tables import Layer, read_layers, read_pools
 from jconv import geometry
 from jconv.faces import steps
-from jconv.planner import SMALL
 from jconv.problem import FACES, Problem
+from jconv.rules.kernel_adjoint import SMALL
 from tests.cases import CONV_CASES, each_case
 from tests.effort import AS_USERS_COMPILE
 

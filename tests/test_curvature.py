@@ -196,7 +196,7 @@ def test_the_fastest_product_is_taken(product, channels, size, options):
 
 
 @pytest.mark.parametrize(
-    ("many", "channels", "size"), [(2, (1, 16), 28), (2, (16, 16), 28), (1, (64, 64), 28)]
+    ("many", "channels", "size"), [(2, (1, 8), 28), (2, (16, 16), 28), (1, (64, 64), 28)]
 )
 def test_few_channels_share_patches(many, channels, size):
     spec = form_of(conv_case("", (size, size), (3, 3), channels, (1,), padding=1))[0].spec
@@ -223,7 +223,7 @@ def test_blocks_change_nothing(small_blocks, size, count):
 
 @each_case(CONV_CASES, "depthwise with multiplier", "many groups")
 def test_elsewhere_it_is_the_same(elsewhere, case):
-    assert form_of(case)[0].native == (case.name == "depthwise with multiplier")
+    assert form_of(case)[0].native
     assert_defined(case, "float64")
     x, _, y = case.data("float64")
     for function in (per_example_kernel_gradients, per_example_kernel_norms):

@@ -98,6 +98,24 @@ def test_conv_transpose_defaults_to_the_smallest_size(case):
     assert x.shape == definition.conv_transpose(y, kernel, **case.options).shape
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", ["direct", "patches", "shifts"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 2), (2, 1), (1, 1)])
+def test_a_nan_stays_within_its_group(inputs, outputs, method, dtype):
+    options = {"groups": 3, "padding": "same", "method": method}
+    x, kernel = dense((2, 5, 4, 3 * inputs), dtype, 0), dense((2, 3, inputs, 3 * outputs), dtype, 1)
+    y = dense((2, 5, 4, 3 * outputs), dtype, 2)
+    x[1, 2, 1, 0] = y[0, 3, 2, -1] = np.nan
+
+    def groups_with_nan(face, *arrays, **sizes):
+        a = jax.jit(functools.partial(face, **sizes, **options))(*arrays)
+        return np.isnan(a.reshape(-1, 3, a.shape[-1] // 3)).any((0, 2)).tolist()
+
+    assert groups_with_nan(jconv.conv, x, kernel) == [True, False, False]
+    assert groups_with_nan(jconv.conv_transpose, y, kernel) == [False, False, True]
+    assert groups_with_nan(jconv.kernel_gradient, x, y, taps=(2, 3)) == [True, False, True]
+
+
 @each_case(CONV_CASES)
 def test_unfold_is_exact(case):
     x, _, _ = case.data("float32")

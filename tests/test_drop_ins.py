@@ -151,7 +151,7 @@ def test_haiku(data_format, batched):
 )
 @pytest.mark.parametrize("ties", [False, True])
 def test_pooling(name, shape, window, options, ties):
-    pooling = pytest.importorskip("flax.linen.pooling")
+    pooling = pytest.importorskip("flax.nnx")
     x = dense(shape, "float32", 0)
     x = np.round(x) if ties else x
     for extra in ({}, {"count_include_pad": False}) if name == "avg_pool" else ({},):

@@ -143,14 +143,15 @@ def test_accelerators_get_the_convolutions_of_lax(case):
     assert ours == convolutions(faces(partial(lax_conv, **options)), case)
 
 
-DEPTHWISE = [
+GROUPED = [
+    conv_case("groups", (9, 8), (3, 2), (6, 4), (5,), groups=2, padding=((1, 1), (0, 1))),
     conv_case("2D", (9, 8), (3, 2), (6, 12), (5,), groups=6, padding=((1, 1), (0, 1)), stride=2),
     conv_case("1D", (13,), (4,), (6, 6), (5,), groups=6, padding=((3, 0),)),
 ]
 
 
-@each_case(DEPTHWISE, *(case.name for case in DEPTHWISE))
-def test_accelerators_get_depthwise_gradients_of_examples_as_lax_has_them(case):
+@each_case(GROUPED, *(case.name for case in GROUPED))
+def test_accelerators_get_grouped_gradients_of_examples_as_lax_has_them(case):
     ones = {"stride": 1, "dilation": 1, **case.options}
     per_axis = {name: (ones[name],) * len(case.taps) for name in ("stride", "dilation")}
     conv = partial(lax_conv, **{**ones, **per_axis})

@@ -219,6 +219,14 @@ def test_accelerators_reduce_windows_at_once(pool):
     assert "stablehlo.reduce_window" not in jax.export.export(f, platforms=["cpu"])(x).mlir_module()
 
 
+@pytest.mark.parametrize("window", [(2, 2), (3, 3), (7, 7)])
+def test_accelerators_read_no_winners_from_bits(window):
+    """XLA:GPU (jaxlib 0.11) read -1 from all of them: the gradient was zero."""
+    x = jax.ShapeDtypeStruct((2, 9, 8, 9), "float32")
+    f = jax.jit(jax.grad(lambda x: jconv.max_pool(x, window, padding=1).sum()))
+    assert "bitcast_convert" not in jax.export.export(f, platforms=["cuda"])(x).mlir_module()
+
+
 # Rules
 
 
@@ -351,6 +359,13 @@ def test_max_unpool_leaves_out_windows_without_a_winner():
     y, indices = jconv.max_pool(x, case.window, return_indices=True, **case.options)
     unpooled = jconv.max_unpool(y, indices, case.size)
     assert_same(unpooled, definition.max_unpool(y, np.asarray(indices), case.size))
+
+
+def test_max_unpool_takes_a_cotangent_of_numpy():
+    y, indices = dense((1, 2, 1), "float32", seed=0), np.array([[[3], [1]]], "int32")
+    _, transpose = jax.vjp(lambda y: jconv.max_unpool(y, indices, (4,)), y)
+    x_bar = dense((1, 4, 1), "float32", seed=1)
+    assert_same(transpose(x_bar)[0], x_bar[:, [3, 1]])
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64"])

@@ -57,6 +57,15 @@ def test_values(case, kind):
 
 
 @each_fold
+@pytest.mark.parametrize("window", [(2, 3), (9, 8)], ids=str)
+def test_an_empty_batch(kind, window):
+    pool, _, options = FOLDS[kind]
+    x = jnp.zeros((0, 10, 9, 3))
+    x_bar = jax.grad(lambda x: pool(x, window, **options).sum())(x)
+    assert x_bar.shape == x.shape
+
+
+@each_fold
 @drawn(8)
 @given(case=strategies.pool_cases(), seed=st.integers(0, 9))
 def test_values_of_drawn_options(case, kind, seed):

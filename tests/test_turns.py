@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv import batches
+from jconv.pooling import batches
 from tests.compare import assert_close
 
 OPTIONS = {

@@ -36,11 +36,11 @@ def _case(pool: Pool, kind: str, face: str) -> bench.Case:
         face,
         None,
         {
-            "jconv": lambda: peers.compiled(_face(pool, _JCONV[kind], face), *_arrays(pool)),
-            "lax": lambda: peers.compiled(lax, *_arrays(pool)),
+            "jconv": lambda: peers.compiled(_face(pool, _JCONV[kind], face), *arrays(pool)),
+            "lax": lambda: peers.compiled(lax, *arrays(pool)),
             **peers.torch_programs(torch),
         },
-        lambda: bench.in_float64(lax, *_arrays(pool)),
+        lambda: bench.in_float64(lax, *arrays(pool)),
     )
 
 
@@ -68,13 +68,18 @@ def _reduce(
     return jax.lax.reduce_window(x, start, monoid, (1, *window, 1), strides, pairs)
 
 
-def _arrays(pool: Pool) -> list[np.ndarray]:
+def arrays(pool: Pool) -> list[np.ndarray]:
     """`x` and `y_bar`."""
     rng = np.random.default_rng(0)
     return [rng.standard_normal(shape, np.float32) for shape in pool.shapes]
 
 
 def _face(pool: Pool, function: Callable[..., Any], face: str) -> Face:
+    return faces(pool, function)[face]
+
+
+def faces(pool: Pool, function: Callable[..., Any]) -> dict[str, Face]:
+    """Of `x` and `y_bar`: the pooling by a function, and its gradient."""
     padding = [(p, p) for p in pool.padding]
 
     def forward(x: jax.Array, y_bar: jax.Array) -> jax.Array:
@@ -84,14 +89,14 @@ def _face(pool: Pool, function: Callable[..., Any], face: str) -> Face:
         _, pull = jax.vjp(lambda x: forward(x, y_bar), x)
         return pull(y_bar)[0]
 
-    return {"forward": forward, "backward": backward}[face]
+    return {"forward": forward, "backward": backward}
 
 
 def _torch_program(pool: Pool, kind: str, face: str, memory_format: str) -> peers.Program:
     torch, rank = peers.torch_on_cpu(), len(pool.window)
     if rank > 3:
         raise peers.Skipped(f"torch pools up to 3 axes, not {rank}")
-    x, y_bar = (peers.to_torch(array, memory_format) for array in _arrays(pool))
+    x, y_bar = (peers.to_torch(array, memory_format) for array in arrays(pool))
     function = getattr(torch.nn.functional, f"{kind}_pool{rank}d")
     apply = functools.partial(function, x, pool.window, pool.stride, pool.padding)
     if face == "forward":

@@ -13,11 +13,13 @@ The input adjoint takes the kernel reversed, its two channels in each other's pl
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.channels import factors, transposed_kernel, turned_kernel
+from jconv.channels import accumulator, factors, transposed_kernel, turned_kernel
 from jconv.geometry import Spec, spread
 from jconv.padding import crop, grow
 from jconv.placement import whole
@@ -72,8 +74,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
         Pairing(w.size, w.taps, w.out, w.input_dilation, w.stride, w.dilation, w.low)
         for w in spec.windows
     ]
-    dims = _channels_last(len(axes))
-    return _convolve(spec, x, k, axes, dims, feature_group_count=spec.groups)
+    return _by_feature(spec, x, k, axes)
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
@@ -82,10 +83,7 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
 
 def _arranged(spec: Spec, y: Array, k: Array) -> Array:
     """XLA:CPU arranges no convolution within a loop, and computes it one number at a time there."""
-    k = transposed_kernel(k, spec.groups)
-    axes = _adjoint_axes(spec)
-    dims = _channels_last(len(axes))
-    return _convolve(spec, y, k, axes, dims, feature_group_count=spec.groups)
+    return _by_feature(spec, y, transposed_kernel(k, spec.groups), _adjoint_axes(spec))
 
 
 def _labelled(spec: Spec, y: Array, k: Array) -> Array:
@@ -113,14 +111,18 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
 
 
 def _kernel_arranged(spec: Spec, x: Array, y: Array) -> Array:
-    """As in the input adjoint: a training step within a `lax.scan` took 200 times as long."""
+    """As in the input adjoint: a training step within a `lax.scan` took 200 times as long.
+
+    Groups are the features', since of batches in groups XLA:CPU lets a NaN of one reach all.
+    """
     axes = _kernel_axes(spec)
     space = tuple(range(1, len(axes) + 1))
-    batch, channels = 0, len(axes) + 1
-    lhs, rhs = x.transpose(channels, *space, batch), y.transpose(*space, batch, channels)
-    dims = _channels_last(len(axes))
-    k = _convolve(spec, lhs, rhs, axes, dims, batch_group_count=spec.groups)
-    return k.transpose(*space, batch, channels)
+    batch, group, channels = 0, len(axes) + 1, len(axes) + 2
+    by_group = x.reshape(*x.shape[:-1], spec.groups, x.shape[-1] // spec.groups)
+    lhs = by_group.transpose(channels, *space, group, batch)
+    lhs = lhs.reshape(*lhs.shape[:-2], spec.groups * x.shape[batch])
+    k = _by_feature(spec, lhs, y.transpose(*space, batch, group), axes)
+    return k.transpose(*space, batch, group)
 
 
 def _kernel_labelled(spec: Spec, x: Array, y: Array) -> Array:
@@ -139,6 +141,30 @@ def _kernel_axes(spec: Spec) -> list[Pairing]:
     ]
 
 
+def _by_feature(spec: Spec, lhs: Array, rhs: Array, axes: list[Pairing]) -> Array:
+    """The windowed convolution of channels last.
+
+    Of groups of one channel in float64, XLA:CPU makes one group whose kernel is filled up with
+    zeros, by which a NaN of one channel reaches all outputs. With a second channel it does not.
+    """
+    static = (spec, tuple(axes))
+    if spec.groups > 1 and rhs.shape[-2] == 1 and accumulator(spec, lhs.dtype) == jnp.float64:
+        return per_platform(_in_pairs, _in_groups, static, lhs, rhs)
+    return _in_groups(static, lhs, rhs)
+
+
+def _in_groups(static: tuple[Spec, tuple[Pairing, ...]], lhs: Array, rhs: Array) -> Array:
+    spec, axes = static
+    dims = _channels_last(len(axes))
+    return _convolve(spec, lhs, rhs, axes, dims, feature_group_count=spec.groups)
+
+
+def _in_pairs(static: tuple[Spec, tuple[Pairing, ...]], lhs: Array, rhs: Array) -> Array:
+    """The same, with a channel of zeros beside each."""
+    lhs, rhs = grow(lhs, lhs.ndim - 1, [(0, 1, 1)]), grow(rhs, rhs.ndim - 2, [(0, 1, 0)])
+    return _in_groups(static, lhs, rhs)
+
+
 def _channels_last(n: int) -> lax.ConvDimensionNumbers:
     last = (0, n + 1, *range(1, n + 1))
     return lax.ConvDimensionNumbers(last, (n + 1, n, *range(n)), last)
@@ -148,7 +174,7 @@ def _convolve(
     spec: Spec,
     lhs: Array,
     rhs: Array,
-    axes: list[Pairing],
+    axes: Sequence[Pairing],
     dims: lax.ConvDimensionNumbers,
     **groups: Any,
 ) -> Array:

@@ -10,7 +10,6 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry
-from jconv.extremes import extremes
 from jconv.geometry import Window
 from jconv.ndimage.arguments import (
     Axes,
@@ -28,6 +27,7 @@ from jconv.ndimage.sums import cast, outside, stored, working
 from jconv.operands import array
 from jconv.padding import padded
 from jconv.placement import placed
+from jconv.pooling.extremes import extremes
 from jconv.windows import place, view
 
 

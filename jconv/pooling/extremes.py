@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.batches import Image, by_images, image_of, selection
 from jconv.geometry import Window
 from jconv.operands import wide
 from jconv.platforms import per_platform
-from jconv.reductions import reduced, serves
-from jconv.stages import (
+from jconv.pooling.batches import Image, by_images, image_of, selection
+from jconv.pooling.reductions import reduced, serves
+from jconv.pooling.stages import (
     FEW,
     Part,
     Windows,
@@ -308,11 +308,20 @@ def _better(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Arra
 def _tap(chosen: Array, joined: bool = False) -> Array:
     """Exact. XLA:CPU would choose again for every entry that reads a choice, but not a root.
 
-    Next to 1.5 * 2^23 the last bits of a float32 are an integer; XLA's own conversion saturates,
-    and took as long as the choice; but where parts are `joined` it is the faster one.
+    Its own conversion saturates, and took as long as the choice; but where parts are `joined` it is
+    the faster one.
     """
     if joined:
-        return (jnp.sqrt(chosen) - 1).astype(jnp.int8)
+        return _rounded(chosen)
+    return lax.platform_dependent(chosen, cpu=_placed, default=_rounded)
+
+
+def _rounded(chosen: Array) -> Array:
+    return (jnp.sqrt(chosen) + np.float32(0.5)).astype(jnp.int8) - np.int8(1)
+
+
+def _placed(chosen: Array) -> Array:
+    """Next to 1.5 * 2^23 the last bits of a float32 are an integer; XLA:GPU makes -1 of all."""
     placed = jnp.sqrt(chosen) + np.float32(1.5 * 2**23 - 1)
     return lax.bitcast_convert_type(placed, jnp.int32).astype(jnp.int8)
 

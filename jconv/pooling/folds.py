@@ -19,11 +19,11 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
-from jconv.batches import image_of, in_turns
 from jconv.fusion import in_vectors, kept
 from jconv.geometry import Window
 from jconv.padding import crop
-from jconv.stages import (
+from jconv.pooling.batches import image_of, in_turns
+from jconv.pooling.stages import (
     FEW,
     NARROW,
     Windows,
@@ -138,7 +138,7 @@ def _in_rows(
     windows = (Window(shape[at], taps, stride, dilation=dilation),)
     rows = [part.reshape(*shape[: at + 1], math.prod(shape[at + 1 :])) for part in x]
     y = lax.optimization_barrier(fold.stage(windows, tuple(rows), custom_vjp))
-    return tuple(part.reshape(*shape[:at], -1, *shape[at + 1 :]) for part in y)
+    return tuple(part.reshape(*part.shape[: at + 1], *shape[at + 1 :]) for part in y)
 
 
 def _cut(x: Array, at: int, stop: int, start: int, custom_vjp: bool) -> tuple[Array, Array]:
@@ -259,7 +259,7 @@ def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
     if 1 < x.shape[-1] < NARROW:
         channels = x.shape[-1]
         windows = (*windows[:-1], _in_a_row(windows[-1], channels))
-        near, taken = (a.reshape(*a.shape[:-2], -1) for a in (near, taken))
+        near, taken = (a.reshape(*a.shape[:-2], math.prod(a.shape[-2:])) for a in (near, taken))
     still = [(0, 0)] * (taken.ndim - lead - 1)
     if math.prod(w.taps for w in windows) < FEW:
         groups = [tuple(axis for group in groups for axis in group)]

@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jconv import adjoint, reductions
-from jconv.batches import by_images, image_of
-from jconv.folds import Entry, Fold, over
+from jconv import adjoint
 from jconv.fusion import added
 from jconv.geometry import Window
 from jconv.placement import zeros
 from jconv.platforms import per_platform
-from jconv.stages import (
+from jconv.pooling import reductions
+from jconv.pooling.batches import by_images, image_of
+from jconv.pooling.folds import Entry, Fold, over
+from jconv.pooling.stages import (
     Windows,
     blocked_sum,
     cropped,

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv import adjoint, scaled
-from jconv.batches import by_images, image_of
-from jconv.folds import Entry, Fold, over
+from jconv import adjoint
 from jconv.fusion import kept
 from jconv.geometry import Window
-from jconv.scaled import Scaled
-from jconv.stages import (
+from jconv.pooling import scaled
+from jconv.pooling.batches import by_images, image_of
+from jconv.pooling.folds import Entry, Fold, over
+from jconv.pooling.scaled import Scaled
+from jconv.pooling.stages import (
     FEW,
     Block,
     Part,

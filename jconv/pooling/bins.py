@@ -16,11 +16,11 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import adjoint
-from jconv.extremes import first_best, picked
 from jconv.fusion import in_vectors, kept, row_major
 from jconv.geometry import Window
 from jconv.operands import wide
-from jconv.stages import FEW, few, laid, written
+from jconv.pooling.extremes import first_best, picked
+from jconv.pooling.stages import FEW, few, laid, written
 
 # What stands for a bin, which holds a position as one of its taps.
 Place = Callable[[Array, Array], Array]

@@ -1,0 +1,162 @@
+"""The rules of the input's adjoint, which reads the outputs' channels and gives the inputs'."""
+
+import math
+
+from jconv.problem import Problem
+from jconv.rules.shared import (
+    DIRECT,
+    GROUPED,
+    LONG,
+    MOST_TERMS,
+    OTHER_VOLUMES,
+    POINTWISE,
+    Rule,
+    gains_by_folding,
+    has_long_rows,
+    has_room_for_rows,
+    has_tiles,
+    is_long,
+    is_small_grouped,
+    is_tileable,
+    is_unrolled,
+    shares_no_input,
+)
+
+
+def _has_small_groups(p: Problem) -> bool:
+    c, m = p.per_group
+    # Phases of 27 taps and 8 channels take twice as long as groups one by one.
+    few = p.is_unit_stride or c * m <= 16 or p.taps <= 9
+    return is_small_grouped(p) and p.taps * m <= MOST_TERMS and few
+
+
+def _has_few_channels(p: Problem) -> bool:
+    """`kn2row` takes many outputs to few inputs, and long taps: 3 -> 4 channels of 16 taps on
+    4x16000 take 1.4 ms, and as they are 0.7.
+    """
+    pairs = p.inputs * p.outputs
+    if not p.is_dense or not p.is_unit_stride or (is_long(p) and pairs > 1):
+        return False
+    is_many = p.outputs > 4 >= p.inputs
+    has_long_taps = p.rank == 1 and pairs > 1 and p.taps * pairs > 100
+    return is_unrolled(p) and not is_many and not has_long_taps
+
+
+def _has_few_inputs(p: Problem) -> bool:
+    # Phases of a stride are inputs, too: 25 taps of stride 2, 4 -> 40 channels on 8x1777, take 0.42
+    # ms, and as they are 0.62; 9 of stride 4, 2 -> 64 on 8x3891, 0.47 and 0.38.
+    most = 4 if p.rank > 1 else min(max(p.taps, 5), 8)
+    return (
+        p.is_dense
+        and p.inputs <= most
+        and p.is_unit_stride
+        and p.taps * max(p.inputs, 2) <= 128  # 64 taps, 4 -> 4 channels: 5.4 ms instead of 2.2
+    )
+
+
+def _is_volume(p: Problem) -> bool:
+    is_wide = p.is_unit_stride and min(p.inputs, p.outputs) >= 8
+    return is_wide and has_room_for_rows(p) and has_long_rows(p)
+
+
+def _is_tiled(p: Problem) -> bool:
+    """42 -> 134 channels on 8x17x17 take 1.0 ms and folded 0.6."""
+    return is_tileable(p) and has_tiles(p, fewest=2048 if p.products < 2**27 else 1024)
+
+
+def _is_folded(p: Problem) -> bool:
+    """What 1D serves better; of a stride, where the input is an image.
+
+    To many outputs few taps are less work as they are: 5x5 taps, 3 -> 64 on 4x255x135, take 2.1 ms
+    and folded 2.7, but 5x1, 4 -> 64 on 4x135x135, 0.57 and 0.34.
+    """
+    if p.rank != 2:
+        return False
+    if p.is_unit_stride:
+        return gains_by_folding(p)
+    # XLA:CPU has no fast way with zeros in both: 2x40x40, 186 -> 192 channels, 4.6 ms and 2.2.
+    spreads = p.products >= 2**25 and p.every(lambda w: w.stride > 1 and w.dilation > 1)
+    is_image = p.inputs <= 4 and p.is_undilated and p.every(lambda w: w.stride <= 2)
+    most = 64 if p.products < 2**26 else 63
+    return spreads or (is_image and (p.outputs <= most or p.taps >= 49))
+
+
+def _has_small_patches(p: Problem) -> bool:
+    """A stride, and patches so few or so small beside the output that adding them up is cheap.
+
+    3x3 taps with stride 2, 256 -> 256 channels on 7x10, take 0.14 ms instead of 0.62; 4 taps with
+    stride 2, 64 -> 8 on 8x4000, 0.43 and by phases 0.73. What does not fit the caches is written
+    once by phases: 384 -> 12 on 8x4000 take 15 ms instead of 27.
+    """
+    if not p.undoes_stride or p.every(lambda w: w.taps == w.stride):
+        return False
+    is_small = 8 * p.taps * p.inputs <= p.outputs
+    is_few = p.taps <= 9 and p.positions <= max(128, p.outputs)
+    is_cached = p.positions * p.taps * p.inputs < 7 * 2**20
+    is_short = p.rank == 1 and p.taps <= (8 if p.inputs <= 4 else 5) and is_cached
+    # 7 taps of stride 3, 3 -> 8 channels on 4x12848, take 0.33 ms and by phases 0.19; 4 taps,
+    # filled up to 6, 2 -> 8 on 8x18356, 0.32 and 0.53.
+    is_short = is_short and (3 * _filled(p) > 4 * p.taps or p.every(lambda w: w.stride <= 2))
+    return is_small or is_few or is_short
+
+
+def _is_strided(p: Problem) -> bool:
+    """A stride whose phases fill up the taps, or nearly so with few channels on one side.
+
+    9 taps of stride 4, 3 -> 32 channels on 2000 samples, take 0.08 ms by phases and 0.04 as they
+    are; 5x5 taps of stride 2, 128 -> 96 on 16x20x22, filled up to 6x6, 4.8, as they are 4.0, and
+    3.2 by each phase; 24 -> 64 on 56x58 0.4 and 0.6; 3x3 of 26 -> 4 on 8x33x35, 0.12 and 0.29.
+    """
+    if not p.undoes_stride or p.products < 2**20:
+        return False
+    filled = _filled(p)
+    nearly = 2 * filled <= 3 * p.taps
+    if p.rank == 1:
+        return filled == p.taps or (nearly and p.outputs < 128)
+    is_light = p.positions >= 512 and p.inputs <= 32 and p.outputs <= 64
+    return filled == p.taps or p.outputs <= 16 or (nearly and is_light)
+
+
+def _filled(p: Problem) -> int:
+    """The taps that as many of every phase of the stride make."""
+    return math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
+
+
+def _has_phases(p: Problem) -> bool:
+    """A stride whose phases have taps each, too few to fill a convolution of them all.
+
+    More taps than outputs XLA:CPU turns round: 7x7 with stride 3, 64 -> 64 channels on 16x14x16,
+    take 1.5 ms by phases and 17 as they are.
+    """
+    if not (p.undoes_stride and p.every(lambda w: w.taps >= w.stride)):
+        return False
+    narrows = p.inputs >= max(16, p.outputs)
+    least = 14 if p.taps <= 9 else 8
+    is_turned_round = p.rank > 1 and p.taps > math.prod(p.spec.out)
+    return is_turned_round or (narrows and p.every(lambda w: w.out >= least))
+
+
+def _has_few_positions(p: Problem) -> bool:
+    """Fewer than channels: 3x3 taps on 7x8 from 512 to 64 take 0.25 ms and 0.19 by patches."""
+    return p.is_unit_stride and p.positions <= min(p.inputs, 2 * p.outputs)
+
+
+RULES = (
+    Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
+    POINTWISE,
+    Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3)"),
+    Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
+    *LONG,
+    *GROUPED,
+    # From here on all is dense.
+    Rule("phases", shares_no_input, "windows that share no input: one product (2x2, stride 2)"),
+    Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
+    OTHER_VOLUMES,
+    Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
+    Rule("fold", _is_folded, "rows of taps as channels, on both threads (stem7x7s2)"),
+    Rule("patches", _has_small_patches, "one product (10 taps, stride 5, 1 to 512 channels)"),
+    Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
+    Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
+    Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
+    DIRECT,
+)

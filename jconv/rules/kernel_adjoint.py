@@ -1,0 +1,194 @@
+"""The rules of the kernel's adjoint."""
+
+import math
+
+from jconv.problem import Problem
+from jconv.rules.shared import (
+    DIRECT,
+    GROUPED,
+    LONG,
+    OTHER_VOLUMES,
+    POINTWISE,
+    Rule,
+    has_lines,
+    has_room_for_rows,
+    is_long,
+    is_small_grouped,
+    is_tileable,
+    shares_no_input,
+)
+
+# Outputs of an axis up to which the window of a whole image does no harm.
+SMALL = 16
+# Entries that folding one image makes of it.
+MOST_COPIES = 2**22
+
+
+def _has_small_groups(p: Problem) -> bool:
+    """64 groups of 8 to 8 channels take as long by the products of `bundles`."""
+    c, m = p.per_group
+    fills = c * m <= min(4 * p.spec.groups, 64 if c == 1 else 32)
+    return is_small_grouped(p) and fills and p.reads_no_zeros_between
+
+
+def _has_one_input(p: Problem) -> bool:
+    """One channel, and outputs so few that no matrix product helps.
+
+    One product serves several outputs: 11x11 taps to 4 channels take 0.8 ms, by lanes 2. In 1D
+    XLA's own is fast: 16 taps, 1 -> 4 channels on 4x16000, take 0.28 ms and 0.20. Dilated outputs
+    share no patch: 3x3, 1 -> 2 on 595x595, take 2.2 ms by patches and 0.54.
+    """
+    if not p.is_dense or p.inputs != 1 or is_long(p):
+        return False
+    few = p.outputs <= (1 if p.is_undilated else 2) and (p.rank > 1 or p.taps <= 8)
+    is_long_tapped = p.rank == 1 and p.outputs <= 4 and p.taps > 64
+    is_bare = few and not _is_few_to_few(p)
+    return p.spec.out[-1] >= 64 and p.reads_no_zeros_between and (is_bare or is_long_tapped)
+
+
+def _narrows(p: Problem) -> bool:
+    """From many to few channels: patches of the outputs are the smaller.
+
+    5x5 taps, 32 -> 4 channels on 2x13x25, take 0.32 ms as they are and 0.08 turned, 3 taps, 192 ->
+    12 on 2x1000, 1.1 and 0.4. Of few positions turning the kernel back takes too long: 512 -> 64 on
+    2x6x8 1.3 ms turned and 0.3.
+    """
+    return (
+        p.is_unit_stride
+        and p.inputs >= 2 * p.outputs
+        and p.positions >= 2 * p.inputs
+        and math.prod(p.spec.size) <= 2 * math.prod(p.spec.out)
+        and not _is_light(p)
+    )
+
+
+def _has_few_rows(p: Problem) -> bool:
+    """Inputs so few that what all taps see of them makes one small matrix.
+
+    In 1D one that is small indeed, or is read by many outputs: 16 taps of stride 8, 4 -> 32
+    channels, take 0.36 ms on 64x1000 and XLA's own 0.17, on 4000 samples 0.05 and 0.12. Or of few
+    examples with a stride: 15 taps of stride 2, 3 -> 8 on 16000, take 0.15 and 0.60; of one
+    channel any: 3 of stride 2 to 49 on 8x12468 0.31 and 1.6, but 64 of stride 16 0.32 and 0.22.
+    """
+    if p.inputs > 4 or not 1 < p.taps <= 64:
+        return False
+    if p.rank > 1:
+        return not _is_few_to_few(p)
+    is_small = p.positions <= 2048 or (p.is_unit_stride and p.taps * p.inputs <= 8)
+    stride = p.spec.windows[0].stride
+    is_few = p.batch <= 2 or (p.inputs == 1 and stride <= 4)
+    is_strided = p.is_undilated and stride > 1 and is_few
+    return is_small or is_strided or (p.outputs >= 64 and p.taps < 64)
+
+
+def _is_few_to_few(p: Problem) -> bool:
+    """Too few outputs for that, too: 3x3 taps, 4 -> 4 channels on 16x64x65: 0.58 and 0.42 ms.
+
+    Of one or two images they are not: 2 -> 6 on 1x151x275 take 0.30, and 1.0 as they are. Small
+    filters of one are, whose rows have no padding: 3x3 on 245x245 take 0.16 by lanes and 0.10.
+    """
+    last = p.spec.windows[-1]
+    is_large = p.rank == 2 and p.is_unit_stride and p.positions >= 2**15
+    is_bare = last.low == 0 and last.high <= 0 and p.taps <= 10
+    is_filter = is_bare and p.batch == p.inputs == p.outputs == 1
+    is_few = p.batch > 2 and 1 < p.inputs <= 4 and p.outputs <= 8
+    return is_large and (is_few or is_filter)
+
+
+def _is_light(p: Problem) -> bool:
+    """Small images, several of them, whose products go fast as they are.
+
+    3x3 taps, 96 -> 8 channels on 8x16x16, take 0.62 ms by half tiles and 0.46 as they are; 5x5,
+    24 -> 96 on 4x12x12, 0.43 by patches and 0.30.
+    """
+    is_small = p.rank == 2 and p.every(lambda w: w.out <= SMALL)
+    if not is_small:
+        return _is_few_to_few(p)
+    is_several = p.batch >= (8 if p.taps <= 16 else 2)
+    return is_several and min(p.inputs, p.outputs) < 64 and p.products < 2**26
+
+
+def _is_half_tiled(p: Problem) -> bool:
+    """3 to 5 rows, of 3x3 those of few channels or positions: Winograd along one axis.
+
+    3x2 taps, 32 -> 16 channels on 8x64x67, take 1.1 ms instead of 2.5.
+    """
+    if not (p.is_real and p.rank == 2 and p.is_unit_stride and p.is_undilated):
+        return False
+    least, most = sorted((p.inputs, p.outputs))
+    if p.spec.taps != (3, 3):
+        fits = p.spec.taps[0] in (3, 4) or (p.spec.taps[0] == 5 and not _widens(p))
+        return p.inputs >= 8 and p.positions >= 1024 and fits
+    # 256 -> 256 on 14x14 take 0.5 ms instead of 0.7; larger kernels' tiles leave no room in 32 MiB.
+    is_short = p.positions < min(_fewest_tiled(p), 1024) and least * most <= 2**18
+    is_thin = least < 32 and least * most >= 144
+    return least >= 8 and (is_thin or (least <= 3 * p.positions and is_short))
+
+
+def _widens(p: Problem) -> bool:
+    """Few inputs to many outputs, which alone keep both threads of XLA:CPU's own busy.
+
+    5x5 taps, 16 -> 128 channels on 8x28x29, take 2.4 ms by half tiles and 1.8 folded.
+    """
+    return p.outputs >= 8 * p.inputs
+
+
+def _is_tiled(p: Problem) -> bool:
+    """Winograd's tiles, of enough positions that transforming the result back does not count."""
+    if not is_tileable(p) or min(p.inputs, p.outputs) < 16:
+        return False
+    return has_lines(p) or (p.spec.taps == (3, 3) and p.positions >= _fewest_tiled(p))
+
+
+def _fewest_tiled(p: Problem) -> int:
+    """256 -> 256 channels on 28x28 take 2.5 ms by patches, 1.7 by one axis and 1.1 by both."""
+    most = max(p.inputs, p.outputs)
+    return max(most, 512) if p.inputs * p.outputs < 2**18 else max(4 * most, 1024)
+
+
+def _is_folded(p: Problem) -> bool:
+    """What 1D serves better: 7x7 taps of 48 -> 48 channels on 8x27x27 take 9.6 ms by patches and
+    5.1 folded.
+    """
+    if p.rank != 2 or not p.is_undilated:
+        return False
+    if not p.is_unit_stride:
+        return p.inputs <= 4 and p.spec.taps[0] >= 5
+    copies = p.spec.taps[0] * math.prod(p.spec.out) * p.inputs
+    is_long_tapped = max(p.spec.taps) >= 6 or _widens(p)
+    return copies <= MOST_COPIES and p.inputs >= 8 and is_long_tapped
+
+
+def _has_patches(p: Problem) -> bool:
+    """In 1D where XLA's own is slow: strides, few positions, 4 taps.
+
+    4x192x500 to 12 channels with stride 2 take 0.25 ms instead of 0.69; 5 taps, 192 -> 48 channels
+    on 1000 samples, 0.32 and 0.64; 4 taps, 96 -> 24 on 8x2000, 1.5 and 2.6.
+    """
+    if p.rank > 1:
+        return True
+    if not p.is_unit_stride:
+        return p.inputs >= 24 or p.positions <= 4096
+    is_short = p.positions <= 1500 and p.taps * p.inputs * p.outputs <= 2**20
+    return p.inputs >= 16 and (is_short or p.taps == 4)
+
+
+RULES = (
+    Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
+    POINTWISE,
+    Rule("lanes", _has_one_input, "few channels: multiply-adds in one loop (filter3x3)"),
+    *LONG,
+    *GROUPED,
+    # From here on all is dense.
+    Rule("turned", _narrows, "many channels to few: patches of the few (5x5 taps, 32 to 4)"),
+    Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
+    Rule("phases", shares_no_input, "windows that share no input: one product (2x2, stride 2)"),
+    Rule("mixed", has_room_for_rows, "blocks of tiles and patches (volume3x3x3)"),
+    OTHER_VOLUMES,
+    Rule("direct", _is_light, "too few products to prepare them (3x3 taps on 8x16x16)"),
+    Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
+    Rule("winograd", _is_tiled, "24 products for 72 (cifar_3x3)"),
+    Rule("fold", _is_folded, "rows of taps as channels, on both threads (stem7x7s2)"),
+    Rule("patches", _has_patches, "blocks of patches and one product (res3x3s2_56)"),
+    DIRECT,
+)

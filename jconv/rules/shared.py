@@ -1,0 +1,216 @@
+"""What the tables of several faces share: what a rule is, and what they ask of a problem."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jconv.problem import Problem
+from jconv.rewrites import frame_length
+
+
+class Rule(NamedTuple):
+    """A method, when it is taken, and the measurement that says so."""
+
+    method: str
+    when: Callable[[Problem], bool]
+    why: str
+
+
+# Unrolled multiply-adds an output, past which compiling costs more than a call saves.
+MOST_TERMS = 256
+# The same for few channels: sums of 255 terms take 5 times as long as those of 240.
+MOST_TAPS = 240
+# Phases in one loop: 64 compile in a second, 121 in a minute.
+MOST_PHASES = 64
+# Entries of the patches of one row of outputs.
+MOST_ROW = 2**23
+# Entries of one image's patches, of one group of several that go at once.
+MOST_BUNDLED = 2**18
+
+
+# ---------------------------------------------------------------- groups
+
+
+def is_small_grouped(p: Problem) -> bool:
+    """Groups of so few channels that no matrix product helps."""
+    c, m = p.per_group
+    return not p.is_dense and c * m <= 64 and p.phases <= MOST_PHASES
+
+
+def _has_thin_groups(p: Problem) -> bool:
+    """Groups whose products are too small to go one by one, and whose patches fit the cache.
+
+    3x3 taps, 8 groups of 16 channels, take 7 ms on 4x56x56 and 4 one by one, 16 groups of 8 0.4 and
+    0.8 on 4x28x28.
+    """
+    patches = math.prod(p.spec.out) * p.taps * p.ends[0]
+    return (
+        patches <= MOST_BUNDLED
+        and p.spec.groups >= 4
+        and max(p.per_group) <= 32
+        and p.is_undilated
+        and (p.face != "input_adjoint" or p.is_unit_stride)
+    )
+
+
+# ---------------------------------------------------------------- few channels, many taps
+
+
+def is_unrolled(p: Problem) -> bool:
+    """So few channels that no matrix product helps, and so few taps that one loop unrolls them."""
+    return p.reads_no_zeros_between and p.taps * p.ends[0] <= _most_terms(p)
+
+
+def _most_terms(p: Problem) -> int:
+    """Terms of a sum up to which a loop over channels `c` read and `m` given takes least."""
+    c, m = p.ends
+    pairs = c * m
+    if pairs <= 16 and c <= 4:
+        if c > 1:
+            # 7x7 taps, 3 -> 2 channels on 4x72x72, take 1.7 ms, and by `kn2row` 0.34.
+            return 128 if c > m == 2 else 160
+        # 48 taps, 1 -> 16 channels on 4x16000, take 0.85 ms and 0.57 as they are, 16 0.16 and 0.40.
+        return min(400 // m, MOST_TAPS) if p.rank == 1 else MOST_TAPS
+    if c == 1 and m > 16 and p.positions >= 2**15:
+        return 800 // m  # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5
+    if p.rank > 1 and (pairs > 96 or m > 16):
+        # 3x3 taps, 5 -> 32 channels on 8x30x105, take 0.57 ms, as they are 1.3; 5x5 taps, 2 -> 32
+        # on 64x27x27, 0.9 and 0.64; 3x3 of stride 3, 5 -> 48 on 16x77x56, 0.32 and 0.27.
+        return 48 if 1 < c <= 9 and m <= 48 and p.every(lambda w: w.stride <= 2) else 0
+    if pairs > 96 or m > 16 * c:
+        return 0
+    # 3x3 taps, 9 -> 9 channels on 16x64x64, take 1.9 ms, as they are 1.4; 8 -> 8 0.5 and 1.0,
+    # 8 -> 12 on 8x72x72 1.1 and 0.8.
+    return 81 if c <= 4 else 72 if pairs <= 64 else 63
+
+
+def is_long(p: Problem) -> bool:
+    """Taps enough that transforms cost less; the fewer pairs of channels, the sooner."""
+    c, m = p.per_group
+    long = 64 * max(1, min(c * m // 4, 16)) if p.rank == 1 else MOST_TAPS * c * m + 1
+    return p.is_real and p.is_unit_stride and p.taps >= long and (p.rank == 1 or c * m <= 4)
+
+
+def _is_longer_than_a_frame(p: Problem) -> bool:
+    return (
+        p.rank == 1
+        and is_long(p)
+        and p.spec.windows[0].extent > 2 * frame_length(p.spec.windows[0])
+    )
+
+
+# ---------------------------------------------------------------- windows, tiles and threads
+
+
+def shares_no_input(p: Problem) -> bool:
+    """Windows next to each other."""
+    return p.is_undilated and p.taps > 1 and p.every(lambda w: w.taps == w.stride)
+
+
+def has_room_for_rows(p: Problem) -> bool:
+    """Whether a block holds the patches of a row of a volume's outputs."""
+    row = math.prod(p.spec.out[1:]) * p.taps * p.inputs
+    return p.rank > 2 and row <= MOST_ROW and p.reads_no_zeros_between
+
+
+def has_long_rows(p: Problem) -> bool:
+    """Whether a volume's products are of rows long enough."""
+    return p.inputs >= 4 and p.positions >= 4 * max(p.inputs, p.outputs)
+
+
+def is_tileable(p: Problem) -> bool:
+    """What Winograd's tiles could serve, were they enough."""
+    return p.is_real and p.is_unit_stride and (p.is_undilated or _fills_gaps(p))
+
+
+def _fills_gaps(p: Problem) -> bool:
+    """Dilated tiles, of whose outputs not too many are none.
+
+    The kernel's adjoint of 3x3 taps of dilation 4, 64 -> 64 channels on 2x48x48, takes 0.9 ms and
+    by patches 1.6; of 256 -> 256 on 2x33x33 half of the outputs are none, 10.3 and 9.4.
+    """
+    spans = ((w.out, 4 * w.dilation) for w in p.spec.windows)
+    whole = p.batch * math.prod(-(-out // span) * span for out, span in spans)
+    is_large = p.positions >= 2**12 and min(p.inputs, p.outputs) >= 32
+    return is_large and 3 * whole <= 4 * p.positions
+
+
+def has_tiles(p: Problem, fewest: int) -> bool:
+    """Enough tiles, of forward and the input's adjoint, that transforming the kernel is nothing.
+
+    Tiles for 4 and 5 taps round four times as much as XLA's own beyond 64 terms a sum. In 1D 128 ->
+    128 channels take 2.9 ms instead of 3.6; results of more than 20 MiB leave no room in the
+    caches: on 16x4998 45 ms instead of 30.
+    """
+    least, most = sorted((p.inputs, p.outputs))
+    if p.rank == 1:
+        is_cached = p.positions * most <= 5 * 2**20
+        return has_lines(p) and least >= 128 and is_cached
+    is_exact = p.spec.taps == (3, 3) or p.ends[0] <= 64
+    return (
+        p.rank == 2
+        and p.every(lambda w: 3 <= w.taps <= 5)
+        and is_exact
+        and least >= 32
+        and least * most >= (4096 if p.taps == 9 else 2048)
+        and p.positions >= max(4 * most, fewest)
+    )
+
+
+def has_lines(p: Problem) -> bool:
+    """3 taps in 1D, and products enough."""
+    return p.spec.taps == (3,) and p.positions * p.inputs * p.outputs >= 2**27
+
+
+def leaves_a_thread(p: Problem) -> bool:
+    """Whether XLA:CPU's own 2D convolution runs on one thread, and for long enough to matter.
+
+    It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
+    cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well. Sums
+    of few terms are not worth it: 3x3 taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7.
+    Nor are short calls that widen: 5x5 taps, 16 to 64 channels on 32x9x6, take 0.22 ms and folded
+    0.30, 45 to 32 on 8x13x8 0.40 and 0.26.
+    """
+    inputs, outputs = p.ends
+    widens = inputs < outputs or not p.is_unit_stride
+    return (
+        p.rank == 2
+        and p.taps * inputs >= 64
+        and outputs < (256 if p.taps * inputs < 1024 else 128)
+        and p.products >= (2**25 if widens else 2**24)
+    )
+
+
+def gains_by_folding(p: Problem) -> bool:
+    """2x2 taps from 49 to 128 channels on 8x56x58 take 4.0 ms folded and 3.2 as they are."""
+    return leaves_a_thread(p) and (p.taps >= 9 or p.ends[0] > p.ends[1])
+
+
+# ---------------------------------------------------------------- rules that every table has
+
+
+POINTWISE = Rule(
+    "patches",
+    lambda p: p.taps == 1 and p.reads_no_zeros_between,
+    "one matrix product (res1x1_14)",
+)
+LONG = (
+    Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
+    Rule("fourier", is_long, "long taps: products over frequencies (long1d_k1024)"),
+)
+GROUPED = (
+    Rule(
+        "bundles",
+        _has_thin_groups,
+        "patches and products of four groups at a time (ResNeXt from 8 channels a group on)",
+    ),
+    Rule(
+        "apart",
+        lambda p: not p.is_dense,
+        "groups one by one: XLA:CPU convolves them in a scalar loop",
+    ),
+)
+OTHER_VOLUMES = Rule(
+    "fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"
+)
+DIRECT = Rule("direct", lambda p: True, "XLA's windowed convolution (wave_k3)")
