@@ -321,7 +321,7 @@ def spread(y: Array, windows: Windows, fill: float = 0, row: int = 0) -> Array:
 
 
 def _row(y: Array) -> Array:
-    return y.reshape(*y.shape[:-2], -1, 1)
+    return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1], 1)
 
 
 def _enclosed(y: Array, around: Sequence[tuple[int, int]], fill: float) -> Array:
