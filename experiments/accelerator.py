@@ -67,11 +67,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def checks(row: tables.Layer | tables.Pool) -> Iterator[Check]:
     """Of a small layer of the same kind: each method on each face, or each pooling."""
-    small = tables.shrunk(row)
-    if isinstance(small, tables.Layer):
-        yield from _convolutions(small)
+    if isinstance(row, tables.Layer):
+        yield from _convolutions(tables.shrunk(row))
     else:
-        yield from _poolings(small)
+        yield from _poolings(tables.shrunk(row))
 
 
 def _convolutions(small: tables.Layer) -> Iterator[Check]:
