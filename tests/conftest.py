@@ -4,8 +4,6 @@ import jax
 import pytest
 from hypothesis import settings
 
-from jconv import each
-from jconv.methods import direct
 from tests.effort import LITTLE_COMPILING, X64
 
 os.environ.setdefault("XLA_FLAGS", LITTLE_COMPILING)
@@ -35,8 +33,7 @@ def no_nans():
 @pytest.fixture
 def elsewhere(monkeypatch):
     """What other platforms than a CPU are given. Compiled programs do not know, so none is kept."""
-    for module in (each, direct):
-        monkeypatch.setattr(module, "per_platform", lambda cpu, others, *args: others(*args))
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
     jax.clear_caches()
     yield
     jax.clear_caches()

@@ -180,15 +180,6 @@ def test_averages_keep_nothing_for_their_gradient(window):
 # On accelerators, whose way a CPU can compute too
 
 
-@pytest.fixture
-def elsewhere(monkeypatch):
-    """Computes what is left to platforms other than a CPU."""
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *a, cpu, default: default(*a))
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
 UNEVEN = pool_case("uneven", (7, 6), (3, 2), stride=1, padding=((1, 2), (0, 1)), dilation=(2, 1))
 each_elsewhere = each_case([*POOL_CASES, UNEVEN], *RULED, "windows of only padding", "uneven")
 
