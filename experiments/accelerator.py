@@ -26,8 +26,6 @@ from jconv.methods import METHODS
 
 _QUICK = "grouped3x3,wave_k3,pool2x2_32"
 _TOLERANCE = 1e-4  # of the largest entry, with products in full float32
-
-
 # A loop over few channels is made another way than one over many.
 _CHANNELS = 3, 9, 64
 _POOLINGS = {

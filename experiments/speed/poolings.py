@@ -30,13 +30,13 @@ def _case(pool: Pool, kind: str, face: str) -> bench.Case:
     def torch(memory_format: str) -> peers.Program:
         return _torch_program(pool, kind, face, memory_format)
 
-    lax = _face(pool, _LAX[kind], face)
+    lax = faces(pool, _LAX[kind])[face]
     return bench.Case(
         f"{kind}_{pool.name}",
         face,
         None,
         {
-            "jconv": lambda: peers.compiled(_face(pool, _JCONV[kind], face), *arrays(pool)),
+            "jconv": lambda: peers.compiled(faces(pool, _JCONV[kind])[face], *arrays(pool)),
             "lax": lambda: peers.compiled(lax, *arrays(pool)),
             **peers.torch_programs(torch),
         },
@@ -72,10 +72,6 @@ def arrays(pool: Pool) -> list[np.ndarray]:
     """`x` and `y_bar`."""
     rng = np.random.default_rng(0)
     return [rng.standard_normal(shape, np.float32) for shape in pool.shapes]
-
-
-def _face(pool: Pool, function: Callable[..., Any], face: str) -> Face:
-    return faces(pool, function)[face]
 
 
 def faces(pool: Pool, function: Callable[..., Any]) -> dict[str, Face]:

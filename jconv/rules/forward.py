@@ -4,12 +4,14 @@ import math
 
 from jconv.problem import Problem
 from jconv.rules.shared import (
+    APART,
+    BUNDLES,
     DIRECT,
-    GROUPED,
     LONG,
     MOST_TERMS,
     OTHER_VOLUMES,
     POINTWISE,
+    SIDE_BY_SIDE,
     Rule,
     gains_by_folding,
     has_long_rows,
@@ -119,9 +121,10 @@ RULES = (
         "few output channels: products, then shifts (3x3 taps, 8 to 3 channels)",
     ),
     *LONG,
-    *GROUPED,
+    BUNDLES,
+    APART,
     # From here on all is dense.
-    Rule("phases", _is_apart, "windows that share no input: one product (2x2 taps of stride 2)"),
+    SIDE_BY_SIDE._replace(when=_is_apart),
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     OTHER_VOLUMES,
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),

@@ -4,22 +4,24 @@ import math
 
 from jconv.problem import Problem
 from jconv.rules.shared import (
+    APART,
+    BUNDLES,
     DIRECT,
-    GROUPED,
     LONG,
     MOST_TERMS,
     OTHER_VOLUMES,
     POINTWISE,
+    SIDE_BY_SIDE,
     Rule,
     gains_by_folding,
     has_long_rows,
     has_room_for_rows,
+    has_thin_groups,
     has_tiles,
     is_long,
     is_small_grouped,
     is_tileable,
     is_unrolled,
-    shares_no_input,
 )
 
 
@@ -28,6 +30,10 @@ def _has_small_groups(p: Problem) -> bool:
     # Phases of 27 taps and 8 channels take twice as long as groups one by one.
     few = p.is_unit_stride or c * m <= 16 or p.taps <= 9
     return is_small_grouped(p) and p.taps * m <= MOST_TERMS and few
+
+
+def _has_thin_groups(p: Problem) -> bool:
+    return has_thin_groups(p) and p.is_unit_stride
 
 
 def _has_few_channels(p: Problem) -> bool:
@@ -147,9 +153,10 @@ RULES = (
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     *LONG,
-    *GROUPED,
+    BUNDLES._replace(when=_has_thin_groups),
+    APART,
     # From here on all is dense.
-    Rule("phases", shares_no_input, "windows that share no input: one product (2x2, stride 2)"),
+    SIDE_BY_SIDE,
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     OTHER_VOLUMES,
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),

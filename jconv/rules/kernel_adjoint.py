@@ -4,18 +4,19 @@ import math
 
 from jconv.problem import Problem
 from jconv.rules.shared import (
+    APART,
+    BUNDLES,
     DIRECT,
-    GROUPED,
     LONG,
     OTHER_VOLUMES,
     POINTWISE,
+    SIDE_BY_SIDE,
     Rule,
     has_lines,
     has_room_for_rows,
     is_long,
     is_small_grouped,
     is_tileable,
-    shares_no_input,
 )
 
 # Outputs of an axis up to which the window of a whole image does no harm.
@@ -178,11 +179,12 @@ RULES = (
     POINTWISE,
     Rule("lanes", _has_one_input, "few channels: multiply-adds in one loop (filter3x3)"),
     *LONG,
-    *GROUPED,
+    BUNDLES,
+    APART,
     # From here on all is dense.
     Rule("turned", _narrows, "many channels to few: patches of the few (5x5 taps, 32 to 4)"),
     Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
-    Rule("phases", shares_no_input, "windows that share no input: one product (2x2, stride 2)"),
+    SIDE_BY_SIDE,
     Rule("mixed", has_room_for_rows, "blocks of tiles and patches (volume3x3x3)"),
     OTHER_VOLUMES,
     Rule("direct", _is_light, "too few products to prepare them (3x3 taps on 8x16x16)"),

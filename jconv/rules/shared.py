@@ -37,7 +37,7 @@ def is_small_grouped(p: Problem) -> bool:
     return not p.is_dense and c * m <= 64 and p.phases <= MOST_PHASES
 
 
-def _has_thin_groups(p: Problem) -> bool:
+def has_thin_groups(p: Problem) -> bool:
     """Groups whose products are too small to go one by one, and whose patches fit the cache.
 
     3x3 taps, 8 groups of 16 channels, take 7 ms on 4x56x56 and 4 one by one, 16 groups of 8 0.4 and
@@ -45,11 +45,7 @@ def _has_thin_groups(p: Problem) -> bool:
     """
     patches = math.prod(p.spec.out) * p.taps * p.ends[0]
     return (
-        patches <= MOST_BUNDLED
-        and p.spec.groups >= 4
-        and max(p.per_group) <= 32
-        and p.is_undilated
-        and (p.face != "input_adjoint" or p.is_unit_stride)
+        patches <= MOST_BUNDLED and p.spec.groups >= 4 and max(p.per_group) <= 32 and p.is_undilated
     )
 
 
@@ -198,17 +194,16 @@ LONG = (
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
     Rule("fourier", is_long, "long taps: products over frequencies (long1d_k1024)"),
 )
-GROUPED = (
-    Rule(
-        "bundles",
-        _has_thin_groups,
-        "patches and products of four groups at a time (ResNeXt from 8 channels a group on)",
-    ),
-    Rule(
-        "apart",
-        lambda p: not p.is_dense,
-        "groups one by one: XLA:CPU convolves them in a scalar loop",
-    ),
+BUNDLES = Rule(
+    "bundles",
+    has_thin_groups,
+    "patches and products of four groups at a time (ResNeXt from 8 channels a group on)",
+)
+APART = Rule(
+    "apart", lambda p: not p.is_dense, "groups one by one: XLA:CPU convolves them in a scalar loop"
+)
+SIDE_BY_SIDE = Rule(
+    "phases", shares_no_input, "windows that share no input: one product (2x2 taps of stride 2)"
 )
 OTHER_VOLUMES = Rule(
     "fold", lambda p: p.rank > 2, "taps of the first axis as channels (volume_time)"
