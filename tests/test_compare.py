@@ -1,6 +1,7 @@
 """The comparisons with other libraries: answers first, then times, as a table, a file, a figure."""
 
 import json
+import os
 import re
 import time
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import compare_layers, compare_steps, limits
-from experiments.speed import bench, peers, report, tables, timing
+from experiments.speed import bench, cores, peers, report, tables, timing
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,7 @@ def test_layers(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "volume_time" in printed
     assert "convolution, lax / jconv: geometric mean" in printed
+    assert "from core to core and back: " in printed
 
 
 def test_steps(tmp_path, capsys):
@@ -104,7 +106,7 @@ def test_library_that_is_not_installed_is_skipped_with_its_reason():
 
 def test_ratio_is_to_the_fastest_program_of_a_peer():
     seconds = {"jconv": [2.0, 1.0, 3.0], "torch contiguous": [8.0], "torch channels-last": [4.0]}
-    found = bench.Measurement("case", "face", None, seconds, {}, {}, {}, {})
+    found = bench.Measurement("case", "face", None, seconds, {}, {}, {}, {}, None)
     assert found.ratio("torch") == 2
     assert found.ratio("lax") is None
     (summary,) = report.summarize("group", [found], ["lax", "torch"])
@@ -161,3 +163,16 @@ def test_slow_function_has_fewer_turns():
     taken = timing.samples(functions, rounds=5, budget=0.03)
     assert len(taken["slow"]) == 2
     assert len(taken["fast"]) == 5
+
+
+def test_handover_is_measured_and_leaves_the_cores_as_they_were():
+    before = os.sched_getaffinity(0)
+    taken = cores.handover()
+    assert taken is not None
+    assert 2e-8 < taken < 1e-3
+    assert os.sched_getaffinity(0) == before
+
+
+def test_no_handover_with_one_core(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert cores.handover() is None

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.speed import peers, timing
+from experiments.speed import cores, peers, timing
 from experiments.speed.peers import Answer, Program, Skipped
 
 _PRODUCT_SIZE = 1024
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """A case measured; the mappings are by program."""
+    """A case measured; the mappings are by program. `handover` is that of `cores`, just before."""
 
     name: str
     face: str
@@ -50,6 +50,7 @@ class Measurement(NamedTuple):
     scratch_bytes: dict[str, int]
     errors: dict[str, float]
     notes: dict[str, str]
+    handover: float | None
 
     def median(self, peer: str) -> float | None:
         """Of a peer's fastest program: torch has one for each memory format."""
@@ -85,6 +86,7 @@ def measure(case: Case, plan: Plan) -> Measurement:
     timed = {name: program.call for name, program in programs.items() if name not in notes}
     if case.flops:
         timed["product"] = product.call
+    handover = cores.handover()
     return Measurement(
         case.name,
         case.face,
@@ -94,6 +96,7 @@ def measure(case: Case, plan: Plan) -> Measurement:
         {n: p.scratch_bytes for n, p in programs.items() if p.scratch_bytes is not None},
         errors,
         notes,
+        handover,
     )
 
 

@@ -54,12 +54,12 @@ def heading(peer_names: Sequence[str]) -> str:
     top = [
         *("", "", "ms", *[""] * len(peer_names)),
         *("times as long", *[""] * (len(peer_names) - 1)),
-        *("of a", "scratch MB", "", "compile s", "", "error", ""),
+        *("of a", "scratch MB", "", "compile s", "", "error", "", "cores"),
     ]
     names = [
         *("layer", "face", "jconv", *peer_names),
         *peer_names,
-        *("product", "jconv", "lax", "jconv", "lax", "jconv", "lax"),
+        *("product", "jconv", "lax", "jconv", "lax", "jconv", "lax", "ns"),
     ]
     return f"{_aligned(top)}\n{_aligned(names)}"
 
@@ -77,6 +77,7 @@ def line(m: Measurement, peer_names: Sequence[str]) -> str:
             *(_cell(_megabytes(m.scratch_bytes.get(name)), ".1f") for name in both),
             *(_cell(m.compile_seconds.get(name), ".2f") for name in both),
             *(_cell(m.errors.get(name), ".0e") for name in both),
+            _cell(m.handover and 1e9 * m.handover, ".0f"),
         ]
     )
 
@@ -115,6 +116,17 @@ def notes(measurements: Iterable[Measurement]) -> list[str]:
         for program, reason in m.notes.items():
             cases.setdefault(f"{program}: {reason}", []).append(f"{m.name} {m.face}")
     return [f"{reason} ({names[0]}, of {len(names)})" for reason, names in cases.items()]
+
+
+def whereabouts(measurements: Iterable[Measurement]) -> list[str]:
+    """How far apart the cores were: under one last-level cache all along, or not."""
+    taken = [1e9 * m.handover for m in measurements if m.handover]
+    if not taken:
+        return []
+    return [
+        f"from core to core and back: {statistics.median(taken):.0f} ns "
+        f"({min(taken):.0f} to {max(taken):.0f})"
+    ]
 
 
 def failures(measurements: Iterable[Measurement]) -> list[str]:

@@ -82,7 +82,7 @@ def conclude(
 
     Exits with a reason if an answer of jconv is wrong or missing.
     """
-    print("", *summaries, *report.notes(measurements), sep="\n")
+    print("", *summaries, *report.whereabouts(measurements), *report.notes(measurements), sep="\n")
     beyond = report.beyond_limits(measurements)
     print("beyond the limits of scratch and compile time:", *(beyond or ["none"]), sep="\n  ")
     path = options.results / f"{script}.json"
