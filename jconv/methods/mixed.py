@@ -22,9 +22,10 @@ from jax import Array, lax
 
 from jconv.blocks import Blocks, known, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, matmul, transposed_kernel
+from jconv.fusion import in_vectors
 from jconv.geometry import Spec, Window, transposed
 from jconv.methods.patches import kernel_adjoint_by_rows
-from jconv.methods.tiles import Tile, combined, entries, tile, views
+from jconv.methods.tiles import Tile, applied, combined, entries, tile, views
 from jconv.padding import crop, grow
 
 # Bytes of the patches and their products in one block.
@@ -62,7 +63,7 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
     tiles = _tiles(spec, x, k.shape[-1])
     late = _late(spec, tiles) if x.shape[-1] >= FEW else ()
     plan = _plan(spec, x, k.shape[-1], tiles, late)
-    flat = lax.optimization_barrier(jnp.swapaxes(_kernel_transform(spec, plan, k), 1, 2))
+    flat = lax.optimization_barrier(_kernel_transform(spec, plan, k))
 
     def block(step):
         rows = _rows(plan, _patches(spec, plan, plan.read(step)))
@@ -215,20 +216,21 @@ def _sum_late(spec: Spec, plan: Plan, products: Array) -> Array:
         w, at = spec.windows[axis], len(plan.tiles) + 1 + axis
         parts = enumerate(jnp.split(products, w.taps, -1))
         shifted = (views(part, at, [t * w.dilation], w.out, 1)[0] for t, part in parts)
-        products = reduce(jnp.add, shifted)
+        # What LLVM unrolls compiles in 0.15 s (volume3x3x3), a loop of vectors in 0.04.
+        products = in_vectors(reduce(jnp.add, shifted), w.taps)
     return products
 
 
 def _kernel_transform(spec: Spec, plan: Plan, k: Array) -> Array:
-    """`g k`: `[*taps, c, m]` to `[positions, taps * c, late * m]`."""
+    """`g k`, outputs first: `[*taps, c, m]` to `[positions, late * m, taps * c]`."""
     k = k.astype(accumulator(spec, k.dtype)) if plan.tiles else k
-    for axis, t in plan.tiles.items():
-        k = combined(t.g, entries(k, axis), axis)
-    front = range(len(plan.tiles))
-    k = jnp.moveaxis(k, (*plan.tiles, *plan.late), (*front, *(-2 for _ in plan.late)))
     columns = _late_taps(spec, plan.late) * k.shape[-1]
-    positions = math.prod(plan.positions)
-    return k.reshape(positions, k.size // columns // positions, columns)
+    first = (*plan.tiles, *plan.late, -1)
+    k = jnp.moveaxis(k, first, range(len(first)))
+    taps = k.shape[: len(plan.tiles)]
+    k = k.reshape(*taps, columns, k.size // columns // math.prod(taps))
+    k = applied([t.g for t in plan.tiles.values()], k)
+    return k.reshape(math.prod(plan.positions), *k.shape[-2:])
 
 
 def _kernel_transform_adjoint(spec: Spec, plan: Plan, u: Array) -> Array:

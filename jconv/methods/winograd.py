@@ -27,7 +27,7 @@ from jconv.channels import accumulator, matmul, transposed_kernel
 from jconv.fusion import alone, row_major
 from jconv.geometry import Spec, transposed
 from jconv.methods import patches
-from jconv.methods.tiles import Tile, combined, entries, tile, views, weighted
+from jconv.methods.tiles import Tile, applied, combined, entries, tile, views, weighted
 from jconv.padding import crop, grow
 
 # Positions of an image from which the kernel's adjoint takes F(4, 3) on both axes: there XLA's own
@@ -43,7 +43,7 @@ SMALL, SHORTEST = 64**2, 64
 def forward(spec: Spec, x: Array, k: Array) -> Array:
     tiles = _tiles(spec)
     blocks, read = _blocked(spec, tiles, x, k.shape[-1], BUDGET)
-    u = lax.optimization_barrier(_kernel_transform(spec, tiles, k))
+    u = _kernel_transform(spec, tiles, k)
     y = map_blocks(blocks, lambda step: _outputs(spec, tiles, read(step), u), spec.out[0])
     return crop(y, 1, [(0, n) for n in spec.out])
 
@@ -119,7 +119,7 @@ def _blocked(
     return blocks, reader(blocks, x.astype(acc), windows, spans[0], extent)
 
 
-def _outputs(spec: Spec, tiles: Sequence[Tile], x: Array, u: Array) -> Array:
+def _outputs(spec: Spec, tiles: Sequence[Tile], x: Array, us: Sequence[Array]) -> Array:
     """`[n, *extent, c]` and the kernel's transform to `[n, *whole tiles, m]`.
 
     The axes before those of `tiles` are done: `x` has one entry a tile of them.
@@ -129,12 +129,12 @@ def _outputs(spec: Spec, tiles: Sequence[Tile], x: Array, u: Array) -> Array:
     parts = _inputs(spec, tiles, lax.optimization_barrier(x))
     if others:
         parts = [
-            lax.optimization_barrier(_outputs(spec, others, weighted(b, parts), v))
-            for b, v in zip(t.b, u, strict=True)
+            lax.optimization_barrier(_outputs(spec, others, weighted(b, parts), [u]))
+            for b, u in zip(t.b, us, strict=True)
         ]
     else:
         v = lax.optimization_barrier(combined(t.b, parts, 0))
-        products = matmul(spec, _rows(v), u, ((2,), (2,)), ((0,), (0,)))
+        products = matmul(spec, _rows(v), us[0], ((2,), (2,)), ((0,), (0,)))
         products = lax.optimization_barrier(products.reshape(*v.shape[:-1], -1))
         parts = entries(products, 0)
     y = combined(t.a.T, parts, axis + 1)
@@ -185,12 +185,14 @@ def _products(spec: Spec, tiles: Sequence[Tile], x: Array, y: Array, pieces: int
     return matmul(spec, w, v, ((3,), (2,)), ((0, 1), (0, 1))).sum(1)
 
 
-def _kernel_transform(spec: Spec, tiles: Sequence[Tile], k: Array) -> Array:
-    """`G k` on every axis: `[3, ..., c, m]` to `[*reach, m, c]`, outputs first for the product."""
-    k = k.astype(accumulator(spec, k.dtype))
-    for axis, t in enumerate(tiles):
-        k = combined(t.g, entries(k, axis), axis)
-    return jnp.swapaxes(k, -1, -2)
+def _kernel_transform(spec: Spec, tiles: Sequence[Tile], k: Array) -> Sequence[Array]:
+    """`G k` on every axis: `[3, ..., c, m]` to `[reach, m, c]`, outputs first for the product.
+
+    Of two axes one such array for each position of the first.
+    """
+    k = jnp.swapaxes(k.astype(accumulator(spec, k.dtype)), -1, -2)
+    *first, last = (t.g for t in tiles)
+    return [applied([row[None], last], k)[0] for g in first for row in g] or [applied([last], k)]
 
 
 def _rows(a: Array) -> Array:
