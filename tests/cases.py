@@ -151,6 +151,9 @@ CONV_CASES = (
     conv_case(
         "all dilations", (4, 5), (2, 3), input_dilation=(3, 2), dilation=(2, 1), stride=(2, 3)
     ),
+    conv_case(
+        "strides of a dilated signal", (6,), (5,), padding=((2, 1),), input_dilation=3, stride=2
+    ),
     conv_case("output of size one", (4, 3), (4, 3), (3, 4)),
     conv_case("output of size one by stride", (5,), (2,), stride=7),
     # Padding amounts
@@ -225,6 +228,7 @@ PLANNED_CASES = (
     conv_case("wide groups", (6, 5), (3, 2), (24, 20), groups=2, padding=1, stride=(1, 2)),
     conv_case("stride that fills its taps", (11, 9), (5, 4), (3, 4), padding=2, stride=(3, 2)),
     conv_case("stride with phases apart", (9, 8), (3, 4), (16, 3), padding=(1, 2), stride=(2, 3)),
+    conv_case("a signal's strides", (24,), (7,), (1, 33), padding=((4, 2),), stride=3),
     conv_case("few positions", (3, 2), (2, 2), (32, 3), padding=(1, 0)),
     conv_case("five rows of taps", (8, 7), (5, 3), (8, 4), padding=2),
     conv_case("depthwise, few taps", (7, 6), (3, 2), (17, 17), groups=17, padding=((2, 1), (0, 3))),
