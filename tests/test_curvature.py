@@ -164,7 +164,9 @@ def test_each_product(product, name):
         ((4, 10), (2, 3), {}),
         ((9, 10), (4, 9), {"groups": 2, "padding": ((1, 0), (1, 1)), "dilation": (2, 1)}),
         ((9, 10), (3, 6), {"stride": (2, 2), "padding": ((-1, 0), (1, 1))}),
+        ((11, 8), (5, 3), {"stride": (2, 1), "padding": ((1, 0), (0, 0)), "groups": 2}),
         ((27,), (4,), {"stride": 2, "padding": ((2, 1),)}),
+        ((29,), (5,), {"stride": 2, "padding": ((2, 1),)}),
     ],
 )
 def test_bands_and_neighbours_change_nothing(monkeypatch, size, taps, options, many, summed):
