@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from jconv import geometry
@@ -154,7 +155,7 @@ def conv_matrix(
         groups=groups, flip=flip, method=method, precision=precision,
         preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
-    if not (isinstance(padding_value, int | float) and padding_value == 0):
+    if isinstance(padding_value, Tracer) or np.asarray(padding_value) != 0:
         raise geometry.wrong("padding_value", "be 0 for the map to be linear", padding_value)
     kernel = lax.rev(kernel, range(call.rank)) if flip else kernel
     if geometry.flag("sparse", sparse):

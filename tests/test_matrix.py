@@ -52,6 +52,12 @@ def test_conv_matrix_takes_all_options_of_conv(sparse):
     np.testing.assert_allclose(y, expected.ravel(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("zero", [0.0, np.float32(0), np.int64(0), jax.numpy.zeros(())])
+def test_a_padding_value_of_zero_is_one_of_any_type(zero):
+    kernel = dense((3, 1, 1), "float32", seed=0)
+    assert_same(conv_matrix(kernel, 4, padding_value=zero), conv_matrix(kernel, 4))
+
+
 @drawn(6)
 @given(case=strategies.conv_cases(linear=True))
 def test_either_matrix_times_x_is_the_convolution_of_drawn_options(case):
