@@ -8,6 +8,7 @@ numbers with exponents of their own, and those of the rule are windows too, over
 leaves apart.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from jconv.pooling.folds import Entry, Fold, over
 from jconv.pooling.scaled import Scaled
 from jconv.pooling.stages import (
     FEW,
+    NARROW,
     Block,
     Part,
     Windows,
@@ -32,6 +34,7 @@ from jconv.pooling.stages import (
     blocks,
     cells,
     cropped,
+    few,
     held,
     row_of,
     shifted,
@@ -78,13 +81,27 @@ def smoothed(kind: Smooth, x: Array, windows: Sequence[Window], custom_vjp: bool
 def _forward(static: Static, x: Array) -> Values:
     kind, windows = static
     number = kind.enter(x)
-    if any(w.stride <= w.reach for w in windows):
+    overlap = any(w.stride <= w.reach for w in windows)
+    if _is_written(windows, x.shape[-1], overlap):
+        number = tuple(written(part, [(0, 0)] * len(windows)) for part in number)
+    elif overlap:
         number = tuple(map(kept, number))
     z = over(SCALED, number, windows)
     if kind.keeps_sum:
         z = tuple(map(kept, z))
     # Kept, as the rule reads it too.
     return kept(kind.leave(z)), z if kind.keeps_sum else ()
+
+
+def _is_written(windows: Windows, channels: int, overlap: bool) -> bool:
+    """Whether short loops over channels would compute again, or not in vectors, what taps read.
+
+    3x3 norms of stride 2 over 4x94x94x12 took 2.1 ms, and take 0.24. Where the ends are apart, as
+    with padding, XLA:CPU makes arrays itself.
+    """
+    ends = few(windows) and any(w.low or w.high for w in windows)
+    short = channels * math.prod(w.taps for w in windows) <= FEW and not overlap
+    return channels < NARROW and not ends and not short
 
 
 def _backward(static: Static, x: Array, y_bar: Array, y: Array, *z: Array) -> Array:
