@@ -27,6 +27,8 @@ from jconv.pool_options import Pooling, pooling_of
 from jconv.pooling.extremes import neutral
 from jconv.pooling.stages import laid
 
+__all__ = ["avg_pool", "conv", "max_pool", "min_pool", "sum_pool"]
+
 Axes = Sequence[str | None]
 Place = tuple[Mesh | AbstractMesh, Axes, str | None]
 
