@@ -1,10 +1,10 @@
 """Arrays that XLA:CPU computes once, itself, and in vectors; else its fusions undo what a method
-gains.
+gains. Other compilers are left to fuse as they like.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,12 @@ def row_major(a: Array, axes: int | None = None) -> Array:
     All entries in a row have one layout only. (A layout constraint is nothing `jax.export` saves.)
     """
     rows = math.prod(a.shape[:axes]), *(() if axes is None else a.shape[axes:])
-    return lax.optimization_barrier(a.reshape(rows)).reshape(a.shape)
+    return barrier(a.reshape(rows)).reshape(a.shape)
+
+
+def barrier(x: Array) -> Array:
+    """`x` itself, which XLA:CPU computes apart from what reads it."""
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
 def kept(x: Array) -> Array:
@@ -38,6 +43,10 @@ def kept(x: Array) -> Array:
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
+    return lax.platform_dependent(x, cpu=_divided, default=lambda x: x)
+
+
+def _divided(x: Array) -> Array:
     one = jnp.ones((), x.dtype)
     return x / jnp.where(x == x, one, one + float(jnp.finfo(x.dtype).eps))
 
@@ -50,6 +59,10 @@ def finished(y: Array) -> Array:
     4x56x56x96, then a mean over channels, took 76 ms and not 1.4. It hands over no choice, not even
     one that is none.
     """
+    return lax.platform_dependent(y, cpu=_finished, default=lambda y: y)
+
+
+def _finished(y: Array) -> Array:
     return jnp.where(lax.optimization_barrier(jnp.ones((), bool)), y, jnp.zeros((), y.dtype))
 
 
@@ -66,6 +79,11 @@ def in_vectors(y: Array, terms: int = 1) -> Array:
     tests = 180 // max(channels, 1) - terms
     if channels < 8 or tests < 1:
         return finished(y)
+    return lax.platform_dependent(y, cpu=partial(_tested, axis, tests), default=lambda y: y)
+
+
+def _tested(axis: int, tests: int, y: Array) -> Array:
+    channels = y.shape[axis]
     bytes = jnp.asarray(np.arange(tests * channels).reshape(tests, channels) % 100, jnp.int8)
     # Behind one barrier, or XLA would take the tests out of a loop over images: 5x5 maxima over
     # 8x128x128x16 took 5.8 ms, and take 2.1.
@@ -83,8 +101,8 @@ def alone(f: Callable[..., Array]) -> Callable[..., Array]:
     """
     traced_once = jax.jit(f)
 
-    def call(*arrays: Array) -> Array:
+    def called(*arrays: Array) -> Array:
         with set_xla_metadata(inlineable="false"):
             return traced_once(*arrays)
 
-    return call
+    return lambda *arrays: lax.platform_dependent(*arrays, cpu=called, default=f)

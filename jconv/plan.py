@@ -146,8 +146,12 @@ def _face_plan(
 
 
 def _scratch(call: Call, face: str, operands, platform: str) -> int | None:
-    if platform != jax.default_backend():
+    try:
+        device, *_ = jax.devices(platform)
+    except RuntimeError:  # none is at hand
         return None
-    compiled = jax.jit(partial(evaluate, face, call.spec, call.method)).lower(*operands).compile()
+    with jax.default_device(device):
+        program = jax.jit(partial(evaluate, face, call.spec, call.method))
+        compiled = program.lower(*operands).compile()
     analysis = compiled.memory_analysis()
     return None if analysis is None else analysis.temp_size_in_bytes

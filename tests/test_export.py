@@ -182,6 +182,23 @@ def test_accelerators_get_dense_gradients_of_examples_as_products():
     assert not convolutions(gradients, case)
 
 
+@pytest.mark.parametrize("platform", PLATFORMS[1:])
+@pytest.mark.parametrize("kind", ["avg", "sum", "prod", "logsumexp"])
+def test_accelerators_fuse_pooling_as_they_like(kind, platform):
+    """What keeps XLA:CPU from computing an entry again would cost others passes over memory."""
+    pool = partial(getattr(jconv, f"{kind}_pool"), window=(3, 3), stride=2, padding=1)
+    x = jax.ShapeDtypeStruct((2, 24, 24, 8), "float32")
+
+    def program(f):
+        return jax.export.export(jax.jit(f), platforms=[platform])(x).mlir_module()
+
+    def gradient(x):
+        return jax.grad(lambda x: pool(x).sum())(x)
+
+    assert "stablehlo.optimization_barrier" not in program(pool) + program(gradient)
+    assert ("stablehlo.reduce_window" in program(pool)) == (kind != "logsumexp")
+
+
 def convolutions(f, case, dtype="float32"):
     """What each convolution of a GPU's program is, and the operation that makes its kernel."""
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape in case.shapes]

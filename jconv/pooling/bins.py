@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jconv import adjoint
-from jconv.fusion import in_vectors, kept, row_major
+from jconv.fusion import barrier, in_vectors, kept, row_major
 from jconv.geometry import Window
 from jconv.operands import wide
 from jconv.pooling.extremes import first_best, picked
@@ -168,7 +168,7 @@ def greatest(axis: int, bins: Bins, x: Array, *places: Array) -> list[Array]:
 
 def _choose(along: _Axis, x: Array, start: Array, stop: Array, last: Array) -> tuple[Array, Array]:
     # XLA:CPU writes out what two loops take from one array: 2.9 ms, and not 1.0, for 112 to 40.
-    again = lax.optimization_barrier(x)
+    again = barrier(x)
     greatest = kept(reduce(lax.max, along.seen(x, start, stop)))
     return greatest, first_best(along.seen(again, start, stop))
 

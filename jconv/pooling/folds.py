@@ -19,10 +19,12 @@ import numpy as np
 from jax import Array, lax
 
 from jconv import adjoint
-from jconv.fusion import in_vectors, kept
+from jconv.fusion import barrier, in_vectors, kept
 from jconv.geometry import Window
 from jconv.padding import crop
+from jconv.platforms import per_platform
 from jconv.pooling.batches import image_of, in_turns
+from jconv.pooling.reductions import reduced
 from jconv.pooling.stages import (
     FEW,
     NARROW,
@@ -137,7 +139,7 @@ def _in_rows(
     taps, stride, dilation = step
     windows = (Window(shape[at], taps, stride, dilation=dilation),)
     rows = [part.reshape(*shape[: at + 1], math.prod(shape[at + 1 :])) for part in x]
-    y = lax.optimization_barrier(fold.stage(windows, tuple(rows), custom_vjp))
+    y = map(barrier, fold.stage(windows, tuple(rows), custom_vjp))
     return tuple(part.reshape(*part.shape[: at + 1], *shape[at + 1 :]) for part in y)
 
 
@@ -190,14 +192,26 @@ def _product_stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
     (x,) = entry
 
     def plain(windows, x):
-        return kept(_multiplied(views(x, windows, 1)))
+        # Along one axis XLA:GPU fuses views with what reads them: 3x3x3 products over 8x32x32x32x64
+        # take 0.13 ms on an H200, and by its own windows, axis by axis, 0.30.
+        several = sum(w.taps > 1 for w in windows) > 1
+        others = _reduced if several else _seen_multiplied
+        return per_platform(_seen_multiplied, others, windows, x)
 
     def backward(windows, x, _, y_bar):
         return [_multiplied_adjoint(windows, x, y_bar)]
 
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
-        return (plain(windows, x),)
+        return (_seen_multiplied(windows, x),)
     return (adjoint.pointwise(plain, backward, windows, x),)
+
+
+def _seen_multiplied(windows: Windows, x: Array) -> Array:
+    return kept(_multiplied(views(x, windows, 1)))
+
+
+def _reduced(windows: Windows, x: Array) -> Array:
+    return reduced(windows, lax.mul, 1, x)
 
 
 def _multiplied(parts: Sequence[Array]) -> Array:
@@ -282,7 +296,7 @@ def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
                 lax.slice_in_dim(near, w.reach, w.reach + w.size, axis=at) for near in products
             ]
     y = in_vectors(taken)
-    return y if channels == 1 else lax.optimization_barrier(y).reshape(shape)
+    return y if channels == 1 else barrier(y).reshape(shape)
 
 
 def _repeated(windows: Windows, y: Array) -> Array:
@@ -294,7 +308,7 @@ def _repeated(windows: Windows, y: Array) -> Array:
             shape[at] *= w.stride
             apart = (*y.shape[: at + 1], w.stride, *y.shape[at + 1 :])
             y = in_vectors(jnp.broadcast_to(jnp.expand_dims(y, at + 1), apart))
-            y = lax.optimization_barrier(y).reshape(shape)
+            y = barrier(y).reshape(shape)
     return y
 
 

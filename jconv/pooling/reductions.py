@@ -1,8 +1,8 @@
 """XLA's own windowed reductions, which accelerators compute best.
 
 On an H200 (jax 0.11.2) 3x3 maxima over 64x56x56x64 take 0.08 ms so and by shifted views 0.14, the
-adjoint of their means 0.08 and 0.14; with a stride of 2 that adjoint takes 0.27 so and 0.17 in
-blocks, and 31x31 windows 1.7 so and 0.4 in stages.
+adjoint of their means 0.08 and 0.14; with a stride of 2 over 64x112x112x64 that adjoint takes 0.27
+so and 0.11 in blocks, and 31x31 windows 1.7 so and 0.4 in stages.
 """
 
 import math

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.fusion import alone, in_vectors
+from jconv.fusion import alone, barrier, in_vectors
 from jconv.geometry import Window
 from jconv.padding import crop, grow
 from jconv.placement import zeros
@@ -66,10 +66,17 @@ def over(w: Window, bounds: tuple[int, int]) -> Window:
 def enclosed(x: Array, windows: Sequence[Window], fill: float = 0) -> Array:
     """`x` with `fill` around, as an array that views read without bounds tests."""
     around = [(w.low, w.high) for w in windows]
-    return written(x, around, fill) if any(map(any, around)) else x
+    return written(x, around, fill, _at_once(windows)) if any(map(any, around)) else x
 
 
-def written(x: Array, around: Sequence[tuple[int, int]], fill: float = 0) -> Array:
+def _at_once(windows: Sequence[Window]) -> bool:
+    """Whether a loop reads entries through taps of several axes, at every position."""
+    return sum(w.taps > 1 for w in windows) > 1 and all(w.stride == 1 for w in windows)
+
+
+def written(
+    x: Array, around: Sequence[tuple[int, int]], fill: float = 0, at_once: bool = False
+) -> Array:
     """`x` with `fill` around its spatial axes, as an array of its own.
 
     XLA:CPU computes an array again for every entry that is read of it, whatever barrier stands
@@ -77,6 +84,20 @@ def written(x: Array, around: Sequence[tuple[int, int]], fill: float = 0) -> Arr
     entry, and they are cropped behind the barrier, which keeps the slice from moving into the
     concatenation.
     """
+    return lax.platform_dependent(
+        x,
+        cpu=partial(_joined_of_three, around, fill),
+        default=partial(_padded, around, fill, at_once),
+    )
+
+
+def _padded(around: Sequence[tuple[int, int]], fill: float, at_once: bool, x: Array) -> Array:
+    ends = [(low, high, 0) for low, high in around]
+    y = grow(x, x.ndim - len(around) - 1, ends, jnp.asarray(fill, x.dtype))
+    return lax.optimization_barrier(y) if at_once else y
+
+
+def _joined_of_three(around: Sequence[tuple[int, int]], fill: float, x: Array) -> Array:
     lead = x.ndim - len(around) - 1
     ends = [(max(low, 1), max(high, 1), 0) if low or high else (0, 0, 0) for low, high in around]
     ends = ends if any(map(any, ends)) else [(1, 1, 0), *ends[1:]]
@@ -317,7 +338,9 @@ def spread(y: Array, windows: Windows, fill: float = 0, row: int = 0) -> Array:
     around = [_around(w) for w in windows]
     if row:
         return _row(_side_by_side(_enclosed(y, around, fill), windows[-1].stride))
-    return written(y, around, fill) if len(blocks(windows)) > 1 or any(map(any, around)) else y
+    if len(blocks(windows)) == 1 and not any(map(any, around)):
+        return y
+    return written(y, around, fill, _at_once(windows))
 
 
 def _row(y: Array) -> Array:
@@ -414,9 +437,9 @@ def blocked_sum(
         total = in_vectors(reduce(jnp.add, map(term, made)), terms)
         # XLA:CPU would find each entry's place in the blocks by division, were the reshape in the
         # loop.
-        return uncells(lax.optimization_barrier(total), size)
+        return uncells(barrier(total), size)
     r = np.arange(size[-1] * row) // row % windows[-1].stride
     made = [Block(block.shift, block.taps[..., r], row) for block in made]
     total = in_vectors(uncells(reduce(jnp.add, map(term, made)), [*size[:-1], len(r)]), terms)
     # And each channel's in the row.
-    return lax.optimization_barrier(total).reshape(*total.shape[:-2], size[-1], row)
+    return barrier(total).reshape(*total.shape[:-2], size[-1], row)
