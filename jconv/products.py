@@ -1,8 +1,9 @@
-"""The kernel's gradient of one example as one product, by whichever of three takes the least time.
+"""The kernel's gradient of one example as one product, by whichever of four takes the least time.
 
     of_x        patches of `x`, in rows of positions
     of_y        patches of `y`, likewise
     by_columns  patches of `x`, channels last as they lie
+    turned      the same, and `y` in rows of positions
 
 A few examples share a batched product of small matrices: how fast that is depends on their shapes,
 and on which of its libraries XLA:CPU takes.
@@ -24,6 +25,9 @@ from jconv.windows import gather_patches
 # Outputs from which the product of columns is worth trying: of 96 channels, 3x3 taps in 7x7 take
 # 2.8 ms so and 4.9 in rows.
 MANY = 96
+# Outputs up to which it is worth turning them and, back, the kernel: 4 outputs of 32 channels, 3x3
+# taps of stride 3 in 40x40, take 1.1 ms so and 2.2 in rows of `x`.
+TURNED = 24
 # Outputs side by side that may share a patch.
 SHARED = 4
 # Entries that XLA:CPU sums at once: of more, it computes products again and again.
@@ -63,11 +67,19 @@ def _works(spec: Spec, inputs: int, outputs: int) -> dict[str, Work]:
     if math.prod(spec.size) <= 2 * out:  # else the product sums over too many positions
         of_y = _work_of_x(transposed(spec), outputs, inputs)
         works["of_y"] = Work(of_y.copied + kernel, of_y.time + kernel)
+    elif _is_turned(spec, inputs, outputs):
+        works["turned"] = Work(copied + kernel, copied / 2 + out * kernel / 10 + kernel / 10)
     if spec.groups == 1 and outputs >= MANY:
         # XLA:CPU leaves to Eigen what reads both sides across.
         filled = kernel // outputs * _filled(outputs)
         works["by_columns"] = Work(copied, copied + out * filled / 17 + 12_000)
     return works
+
+
+def _is_turned(spec: Spec, inputs: int, outputs: int) -> bool:
+    """Whether `x` is worth copying as it lies: few outputs of many inputs, not of few positions."""
+    is_wide = spec.groups == 1 and math.prod(spec.taps) > 1 and inputs >= 2 * outputs
+    return is_wide and outputs <= min(TURNED, 2 * math.prod(spec.out))
 
 
 def _work_of_x(spec: Spec, inputs: int, outputs: int) -> Work:
@@ -175,11 +187,23 @@ def _of_y(spec: Spec, x: Array, y: Array) -> Array:
 
 def _by_columns(spec: Spec, x: Array, y: Array) -> Array:
     """Patches of `x` and `y` as they lie: 1x1 taps of 64 to 256 channels take half as long."""
-    x = lax.optimization_barrier(embed(x, spec.windows))
-    patches = lax.optimization_barrier(gather_patches(spec.padded().windows, x))
-    positions = math.prod(spec.out)
-    x, y = patches.reshape(positions, -1), y.reshape(positions, -1)
+    x, y = _columns(spec, x, y)
     return matmul(spec, x, y, ((0,), (0,))).reshape(*spec.taps, -1, y.shape[-1])
 
 
-PRODUCTS = {"of_x": _of_x, "of_y": _of_y, "by_columns": _by_columns}
+def _turned(spec: Spec, x: Array, y: Array) -> Array:
+    """Patches of `x` as they lie, from the right of what is turned: rows as long as patches."""
+    x, y = _columns(spec, x, y)
+    k = lax.optimization_barrier(matmul(spec, lax.optimization_barrier(y.T), x, ((1,), (0,))))
+    return k.T.reshape(*spec.taps, -1, y.shape[-1])
+
+
+def _columns(spec: Spec, x: Array, y: Array) -> tuple[Array, Array]:
+    """Patches of `x`, and `y`, a row for each position."""
+    x = lax.optimization_barrier(embed(x, spec.windows))
+    patches = lax.optimization_barrier(gather_patches(spec.padded().windows, x))
+    positions = math.prod(spec.out)
+    return patches.reshape(positions, -1), y.reshape(positions, -1)
+
+
+PRODUCTS = {"of_x": _of_x, "of_y": _of_y, "by_columns": _by_columns, "turned": _turned}

@@ -189,6 +189,7 @@ def test_bands_and_neighbours_change_nothing(monkeypatch, size, taps, options, m
         ("of_y", (64, 4), (16, 16), {}),
         ("of_x", (64, 64), (16, 16), {"padding": 1}),
         ("by_columns", (32, 256), (8, 8), {"padding": 1}),
+        ("turned", (32, 6), (16, 16), {"stride": 2}),
         ("", (64, 64), (160, 160), {}),  # row by row
     ],
 )
