@@ -167,7 +167,7 @@ def _axes_of_each(windows: Sequence[Window], images: int, rows: int, columns: in
     if len(out) < 2 or kernel > SMALL:
         return 0
     summed = kernel * images * math.prod(out[:-2])
-    is_alone = summed < 2 * SUMMED and rows <= 64 and 16 < columns < 96
+    is_alone = 2 * summed < 3 * SUMMED and rows <= 64 and 16 < columns < 96
     if is_alone and out[-1] >= ROW and images * math.prod(out) * kernel >= LEAST:
         return 1
     return 2 if math.prod(out[-2:]) >= LONG and summed > SUMMED else 0
