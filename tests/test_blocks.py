@@ -97,6 +97,18 @@ def test_blocks_change_nothing(small_blocks, method, case):
         assert_close(actual[face], _expected(case)[face], "float64", terms=a.size)
 
 
+@pytest.mark.parametrize(("size", "stride"), [((6, 29), 1), ((4, 3, 27), 2)], ids=str)
+def test_products_of_rows_change_nothing(small_blocks, monkeypatch, size, stride):
+    monkeypatch.setattr(patches, "SUMMED", 2**30)
+    monkeypatch.setattr(patches, "LEAST", 0)
+    spec = Spec(tuple(Window(s, 3, stride=stride, low=1, high=2) for s in size))
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(2, *size, 2)), rng.normal(size=(2, *spec.out, 24))
+    expected = faces.evaluate("kernel_adjoint", spec, "direct", x, y)
+    actual = faces.evaluate("kernel_adjoint", spec, "patches", x, y)
+    assert_close(actual, expected, "float64", terms=x.size)
+
+
 @pytest.mark.parametrize("groups", [20, 2])
 def test_batches_change_nothing(small_blocks, groups):
     """Both methods that take a large batch a few examples at a time: lanes, and groups apart."""

@@ -32,6 +32,10 @@ FEW = 7
 SMALL, SUMMED = 2**13, 2**15
 # Positions of a product from which one of several is worth it.
 LONG = 128
+# Multiply-adds, and positions of a row, from which products of rows are worth a second thread: 4x4
+# taps from 1 to 16 channels on 8x58x58 take 0.19 ms as one and 0.25 by rows, and 3x3 from 2 to 16
+# on 8x300x20, pairs whose rows have 10, 0.30 and 0.32.
+LEAST, ROW = 2**24, 12
 # How many times a block's bytes are better used at once, with nothing to cut out of `y`: 3x3 taps
 # from 3 to 32 channels on 4x224x224 take 3.7 ms so and 5.6 in blocks. Of what is cut anyway larger
 # blocks are no gain: 3x3x3 taps from 2 to 8 on 8x30x32x33 take 2.0 ms, and 3.1 in three times them.
@@ -134,15 +138,15 @@ def kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
     y = grow(y, 1, [(0, n - out, 0) for n, out in zip(whole, spec.out, strict=True)])
     y = y.reshape(*y.shape[:-2], last, side * y.shape[-1])
 
-    kernel = math.prod(wider.taps) * x.shape[-1] // spec.groups * y.shape[-1] // spec.groups
-    is_shared = _is_shared(windows, blocks.images, kernel)
+    taps = math.prod(wider.taps) * x.shape[-1] // spec.groups
+    axes = _axes_of_each(windows, blocks.images, taps, y.shape[-1] // spec.groups)
 
     def block(step):
         ys = by_group(spec, blocks.cut(y, step, 1, blocks.rows))
-        if not is_shared:
+        if not axes:
             rows = planar(windows, spec.groups, read(step))
             return matmul(spec, rows, ys, ((2,), (1,)), ((0,), (0,)))
-        rows = _pieces(windows, spec.groups, read(step))
+        rows = _pieces(windows, spec.groups, read(step), axes)
         ys = ys.reshape(*rows.shape[:2], rows.shape[-1], -1)
         return matmul(spec, rows, ys, ((3,), (2,)), ((0, 1), (0, 1))).sum(1)
 
@@ -150,24 +154,32 @@ def kernel_adjoint_by_rows(spec: Spec, x: Array, y: Array) -> Array:
     return kernel_of_each(spec, k.reshape(*wider.taps, -1, side, y.shape[-1] // side))
 
 
-def _is_shared(windows: Sequence[Window], images: int, kernel: int) -> bool:
-    """Whether XLA:CPU shares a sum of products among threads, but none of the products.
+def _axes_of_each(windows: Sequence[Window], images: int, rows: int, columns: int) -> int:
+    """How many of the last axes each of several products sums over; none where one sums over all.
 
-    3x3x3 taps from 1 to 8 channels on 16x12x6x6, products of 18 positions, take 0.15 ms so, and
-    0.07 as they are.
+    XLA:CPU shares a sum of products among threads, `SUMMED` entries to each, but none of the small
+    products. Where one takes them all, or planes leave much to one thread, products of rows: 3x3
+    taps from 3 to 64 channels on 2x131x131 take 0.46 ms so and 0.75 as one, but from 1 to 32 on
+    1x215x215, whose columns it shares, 0.23 and 0.21. Of planes of 18 positions 3x3x3 taps from 1
+    to 8 on 16x12x6x6 take 0.15, and 0.07 as one.
     """
-    pieces = images * math.prod(w.out for w in windows[:-2])
-    is_long = len(windows) > 1 and math.prod(w.out for w in windows[-2:]) >= LONG
-    return is_long and kernel <= SMALL and kernel * pieces > SUMMED
+    out, kernel = [w.out for w in windows], rows * columns
+    if len(out) < 2 or kernel > SMALL:
+        return 0
+    summed = kernel * images * math.prod(out[:-2])
+    is_alone = 2 * summed < 3 * SUMMED and rows <= 64 and 16 < columns < 96
+    if is_alone and out[-1] >= ROW and images * math.prod(out) * kernel >= LEAST:
+        return 1
+    return 2 if math.prod(out[-2:]) >= LONG and summed > SUMMED else 0
 
 
-def _pieces(windows: Sequence[Window], groups: int, x: Array) -> Array:
-    """`planar` of every example, or of its planes, `[groups, pieces, taps * c, positions]`."""
-    if len(windows) < 3:
+def _pieces(windows: Sequence[Window], groups: int, x: Array, axes: int) -> Array:
+    """`planar` of the last `axes` of every example, `[groups, pieces, taps * c, positions]`."""
+    if len(windows) <= axes:
         return jax.vmap(partial(planar, windows, groups), out_axes=1)(x[:, None])
     first, *others = windows
     planes = embed(x, (first, *(Window(w.size, 1) for w in others)))
-    rows = _pieces(others, groups, planes.reshape(-1, *planes.shape[2:]))
+    rows = _pieces(others, groups, planes.reshape(-1, *planes.shape[2:]), axes)
     rows = rows.reshape(groups, len(x), planes.shape[1], -1, *rows.shape[2:])
     stacked = lax.optimization_barrier(jnp.stack(_seen(rows, 2, first), 4))
     return stacked.reshape(groups, -1, first.taps * rows.shape[-2], rows.shape[-1])
