@@ -32,10 +32,9 @@ FEW = 7
 SMALL, SUMMED = 2**13, 2**15
 # Positions of a product from which one of several is worth it.
 LONG = 128
-# Multiply-adds, and positions of a row, from which products of rows are worth a second thread: 4x4
-# taps from 1 to 16 channels on 8x58x58 take 0.19 ms as one and 0.25 by rows, and 3x3 from 2 to 16
-# on 8x300x20, pairs whose rows have 10, 0.30 and 0.32.
-LEAST, ROW = 2**24, 12
+# Multiply-adds from which products of rows are worth a second thread: 5x5 taps of stride 2 from 1
+# to 64 channels on 89x89 take 0.06 ms as one and 0.07 by rows.
+LEAST = 2**24
 # How many times a block's bytes are better used at once, with nothing to cut out of `y`: 3x3 taps
 # from 3 to 32 channels on 4x224x224 take 3.7 ms so and 5.6 in blocks. Of what is cut anyway larger
 # blocks are no gain: 3x3x3 taps from 2 to 8 on 8x30x32x33 take 2.0 ms, and 3.1 in three times them.
@@ -160,15 +159,16 @@ def _axes_of_each(windows: Sequence[Window], images: int, rows: int, columns: in
     XLA:CPU shares a sum of products among threads, `SUMMED` entries to each, but none of the small
     products. Where one takes them all, or planes leave much to one thread, products of rows: 3x3
     taps from 3 to 64 channels on 2x131x131 take 0.46 ms so and 0.75 as one, but from 1 to 32 on
-    1x215x215, whose columns it shares, 0.23 and 0.21. Of planes of 18 positions 3x3x3 taps from 1
-    to 8 on 16x12x6x6 take 0.15, and 0.07 as one.
+    1x215x215, whose columns it shares, 0.23 and 0.21. Short rows are added up more than they sum:
+    3x3 taps from 4 to 32, 29 pairs a row on 2x214x58, take 0.54 and 0.46, and of planes of 18
+    positions 3x3x3 taps from 1 to 8 on 16x12x6x6 0.15 and 0.07.
     """
     out, kernel = [w.out for w in windows], rows * columns
     if len(out) < 2 or kernel > SMALL:
         return 0
     summed = kernel * images * math.prod(out[:-2])
     is_alone = 2 * summed < 3 * SUMMED and rows <= 64 and 16 < columns < 96
-    if is_alone and out[-1] >= ROW and images * math.prod(out) * kernel >= LEAST:
+    if is_alone and out[-1] >= columns and images * math.prod(out) * kernel >= LEAST:
         return 1
     return 2 if math.prod(out[-2:]) >= LONG and summed > SUMMED else 0
 
