@@ -34,11 +34,14 @@ def row_major(a: Array, axes: int | None = None) -> Array:
 def kept(x: Array) -> Array:
     """`x` itself, which several readers share as one array.
 
-    XLA:CPU computes what is cheap again in every loop that reads it, but never a division.
+    XLA:CPU computes what is cheap again in every loop that reads it, but never a division. Of
+    integers LLVM leaves none.
     """
+    one = jnp.ones((), x.dtype)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return lax.div(x, (x | one) & one)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
-    one = jnp.ones((), x.dtype)
     return x / jnp.where(x == x, one, one + float(jnp.finfo(x.dtype).eps))
 
 
