@@ -315,6 +315,17 @@ def test_what_reads_a_pooling_copies_nothing_of_it(pool, kind):
         assert_no_copy_for_a_reader(face, pool.shapes, compiled(face, pool.shapes))
 
 
+@pytest.mark.parametrize(
+    "pool", [p for p in POOLS if p.stride == p.window], ids=lambda pool: pool.name
+)
+def test_gradients_of_maxima_hold_a_byte_a_window(pool):
+    def gradient(x, y_bar):
+        return jax.vjp(pooling("max", pool), x)[1](y_bar)[0]
+
+    program = compiled(gradient, pool.shapes)
+    assert program.memory_analysis().temp_size_in_bytes <= math.prod(pool.shapes[1]) + 2**10
+
+
 @pytest.mark.parametrize("kind", ["max", "avg"])
 def test_images_in_turns_are_pooled_in_vectors(kind):
     """What keeps a loop over few channels from being unrolled stays with it, in every turn."""

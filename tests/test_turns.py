@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jconv
-from jconv.pooling import batches
+from jconv.pooling import batches, extremes
 from tests.compare import assert_close
 
 OPTIONS = {
@@ -93,4 +93,20 @@ def test_integers_in_turns(monkeypatch):
     monkeypatch.setattr(batches, "BATCH_BYTES", 1)
     jax.clear_caches()
     np.testing.assert_array_equal(pool(x), expected)
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 1), (1, 4)])
+def test_winners_are_chosen_again_as_they_were(monkeypatch, window):
+    """Where a gradient of many channels is written, of ties and NaN too."""
+    x = np.random.default_rng(0).integers(-2, 3, (5, 9, 8, 16)).astype("float32")
+    x = jnp.asarray(np.where(x == 2, np.nan, x))
+    pool = functools.partial(jconv.max_pool, window=window)
+    y, pull = jax.vjp(pool, x)
+    y_bar = jnp.asarray(np.random.default_rng(1).standard_normal(y.shape, "float32"))
+    (expected,) = pull(y_bar)
+    monkeypatch.setattr(extremes, "BATCH_BYTES", 0)
+    jax.clear_caches()
+    (actual,) = jax.jit(lambda x, y_bar: jax.vjp(pool, x)[1](y_bar))(x, y_bar)
+    np.testing.assert_array_equal(actual, expected)
     jax.clear_caches()

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jconv.fusion import alone, kept
 from jconv.geometry import Window
 from jconv.operands import wide
 from jconv.platforms import per_platform
-from jconv.pooling.batches import Image, by_images, image_of, selection
+from jconv.pooling.batches import BATCH_BYTES, Image, by_images, image_of, selection
 from jconv.pooling.reductions import reduced, serves
 from jconv.pooling.stages import (
     FEW,
+    NARROW,
     Part,
     Windows,
     along,
@@ -193,7 +195,10 @@ def chosen(choice: Choice, x: Array) -> tuple[Array, Winners]:
     for stage in choice.stages:
         y = written(y, [(0, 0)] * len(stage.windows)) if won else y
         y, taps = _best(stage, y)
-        won.append(lax.optimization_barrier(taps))  # XLA:GPU would choose again for every reader
+        # XLA:CPU would choose in a loop of tests, were parts put together where they are read, and
+        # XLA:GPU again for every reader.
+        several = len(parts(stage.windows)) > 1
+        won.append((alone(lax.optimization_barrier) if several else lax.optimization_barrier)(taps))
     return _unranked(choice, y, x.dtype), tuple(won)
 
 
@@ -279,9 +284,20 @@ def _winners(stage: Stage, part: Part, seen: Sequence[Array]) -> Array:
     best, chosen = _first_best(seen)
     if stage.first is not None:
         worst = best == jnp.asarray(neutral(best.dtype, least=False), best.dtype)
-        first = _first(stage.first, part, best.ndim)
-        chosen = jnp.where(worst, jnp.square(first + 1), chosen)
-    return _tap(chosen, joined=len(parts(stage.windows)) > 1)
+        chosen = jnp.where(worst, _first(stage.first, part, best.ndim), chosen)
+    return chosen.astype(jnp.int8) if _reads_again(stage, seen) else _tap(chosen)
+
+
+def _reads_again(stage: Stage, seen: Sequence[Array]) -> bool:
+    """Whether the loop that reads the choice should choose, for every entry of a window.
+
+    Beyond the cache that is one pass over the input and its gradient, and not two: with their
+    gradient, 19 drawn maxima of 2 to 4 taps over 25 to 70 MB took 0.77 of the time. Few channels
+    are not in vectors then.
+    """
+    apart = len(blocks(stage.windows)) == 1 and len(seen) <= 4
+    n = len(seen) * math.prod(seen[0].shape) * seen[0].dtype.itemsize
+    return apart and seen[0].shape[-1] >= NARROW and isinstance(n, int) and n > BATCH_BYTES
 
 
 def first_best(seen: Sequence[Array]) -> Array:
@@ -290,9 +306,9 @@ def first_best(seen: Sequence[Array]) -> Array:
 
 
 def _first_best(seen: Sequence[Array]) -> tuple[Array, Array]:
-    """The best entry and its tap, as `(tap + 1)^2`: of neighbours, of pairs, and so on."""
-    squares = [jnp.full(seen[0].shape, tap**2, jnp.float32) for tap in range(1, len(seen) + 1)]
-    left = list(zip(seen, squares, strict=True))
+    """The best entry and its tap: of neighbours, of pairs, and so on."""
+    taps = [jnp.full(seen[0].shape, tap, jnp.int32) for tap in range(len(seen))]
+    left = list(zip(seen, taps, strict=True))
     while len(left) > 1:
         odd = left[len(left) & ~1 :]
         left = [_better(*pair) for pair in zip(left[::2], left[1::2], strict=False)] + odd
@@ -305,36 +321,20 @@ def _better(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Arra
     return jnp.where(better, b[0], a[0]), jnp.where(better, b[1], a[1])
 
 
-def _tap(chosen: Array, joined: bool = False) -> Array:
-    """Exact. XLA:CPU would choose again for every entry that reads a choice, but not a root.
-
-    Its own conversion saturates, and took as long as the choice; but where parts are `joined` it is
-    the faster one.
-    """
-    if joined:
-        return _rounded(chosen)
-    return lax.platform_dependent(chosen, cpu=_placed, default=_rounded)
-
-
-def _rounded(chosen: Array) -> Array:
-    return (jnp.sqrt(chosen) + np.float32(0.5)).astype(jnp.int8) - np.int8(1)
-
-
-def _placed(chosen: Array) -> Array:
-    """Next to 1.5 * 2^23 the last bits of a float32 are an integer; XLA:GPU makes -1 of all."""
-    placed = jnp.sqrt(chosen) + np.float32(1.5 * 2**23 - 1)
-    return lax.bitcast_convert_type(placed, jnp.int32).astype(jnp.int8)
+def _tap(chosen: Array) -> Array:
+    """In a byte, which is kept: XLA:CPU would choose again for every entry that reads a choice."""
+    return kept(chosen.astype(jnp.int8))
 
 
 def _first(firsts: Sequence[np.ndarray], part: Part, ndim: int) -> Array:
     """The first tap inside the input, or -1, against an output of `ndim` axes."""
     rank = len(firsts)
-    tap, inside = jnp.zeros((1,) * ndim, jnp.float32), np.ones((1,) * ndim, bool)
+    tap, inside = np.zeros((1,) * ndim, np.int32), np.ones((1,) * ndim, bool)
     for axis, (start, w) in enumerate(zip(part.starts, part.windows, strict=True)):
         first = firsts[axis][start : start + w.out]
-        tap = tap * np.float32(w.taps) + laid(first.astype(np.float32), axis, rank, ndim)
+        tap = tap * np.int32(w.taps) + laid(first.astype(np.int32), axis, rank, ndim)
         inside = inside & laid(first >= 0, axis, rank, ndim)
-    return jnp.where(inside, tap, np.float32(-1))
+    return jnp.where(inside, tap, -1)
 
 
 def _taken(stage: Stage, winners: Array, x: Array, missing: int) -> Array:

@@ -106,9 +106,9 @@ def _is_written(windows: Windows, channels: int, overlap: bool) -> bool:
 def _backward(static: Static, x: Array, y_bar: Array, y: Array, *z: Array) -> Array:
     kind, windows = static
     shares = tuple(map(kept, kind.share((y, z), y_bar)))
-    s, c = kind.slope(x)
     if len(blocks(windows)) <= FEW:
-        return _seen(windows, (s, c), shares)
+        return _seen(kind, windows, x, shares)
+    s, c = kind.slope(x)
     total, most = over(SCALED, *_turned(windows, shares))
     return s * (total * scaled.brought(c + most))
 
@@ -133,13 +133,14 @@ def _turned(windows: Windows, shares: Scaled) -> tuple[Scaled, Windows]:
     return (s, c), turned
 
 
-def _seen(windows: Windows, slope: Scaled, shares: Scaled) -> Array:
+def _seen(kind: Smooth, windows: Windows, x: Array, shares: Scaled) -> Array:
     """Every entry's slope, times the shares of all windows that see it."""
-    row = row_of(windows, slope[0].shape[-1])
-    s, c = (cells(part, windows, row) for part in slope)
+    row = row_of(windows, x.shape[-1])
+    s, c = kind.slope(cells(x, windows, row))
     limit = jnp.ones((), c.dtype)
     fills = SCALED.fill(c.dtype)
-    share, own = (spread(a, windows, fill, row) for a, fill in zip(shares, fills, strict=True))
+    heavy = partial(spread, windows=windows, row=row, light=False)
+    share, own = (heavy(a, fill=fill) for a, fill in zip(shares, fills, strict=True))
 
     def term(block: Block) -> Array:
         exponent = jnp.minimum(c + shifted(own, windows, block), limit)
