@@ -13,9 +13,8 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import reduce
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -44,6 +43,8 @@ WHOLE = 3
 BRIEF = 128
 # Arrays that XLA:CPU puts together in one loop: nine are ten loops, most of them of one thread.
 TOGETHER = 8
+# Taps of several axes that are put together at once.
+FUSED = 9
 # Outputs of more channels fill a product on their own.
 MOST_SHARED = 64
 
@@ -174,15 +175,32 @@ def _axes_of_each(windows: Sequence[Window], images: int, rows: int, columns: in
 
 
 def _pieces(windows: Sequence[Window], groups: int, x: Array, axes: int) -> Array:
-    """`planar` of the last `axes` of every example, `[groups, pieces, taps * c, positions]`."""
-    if len(windows) <= axes:
-        return jax.vmap(partial(planar, windows, groups), out_axes=1)(x[:, None])
-    first, *others = windows
-    planes = embed(x, (first, *(Window(w.size, 1) for w in others)))
-    rows = _pieces(others, groups, planes.reshape(-1, *planes.shape[2:]), axes)
-    rows = rows.reshape(groups, len(x), planes.shape[1], -1, *rows.shape[2:])
-    stacked = lax.optimization_barrier(jnp.stack(_seen(rows, 2, first), 4))
-    return stacked.reshape(groups, -1, first.taps * rows.shape[-2], rows.shape[-1])
+    """`planar` of the last `axes` of every example, `[groups, pieces, taps * c, positions]`.
+
+    The last axis first, then the others at once where they have few taps: 3x3x3 taps from 1 to 16
+    channels on 2x48x48x48 take 1.4 ms so, and 1.5 one after the other.
+    """
+    at = 1 + len(windows) - axes
+    turned = lax.optimization_barrier(jnp.moveaxis(embed(x, windows), -1, at))
+    rows = turned.reshape(*turned.shape[:at], groups, -1, *turned.shape[at + 1 :])
+    places = (*range(1, at), *range(at + 2, at + 2 + axes))
+    *others, last = zip(places, (w.padded() for w in windows), strict=True)
+    is_few = math.prod(w.taps for _, w in others) <= FUSED
+    for step in [[last], others] if is_few else [[place] for place in (last, *reversed(others))]:
+        if all(axis < at for axis, _ in step):  # copied in whole runs
+            rows = rows.reshape(*rows.shape[: at + 2], -1)
+        stacked = lax.optimization_barrier(_stacked(rows, at + 1, step))
+        rows = stacked.reshape(*stacked.shape[: at + 1], -1, *stacked.shape[at + 2 + len(step) :])
+    rows = jnp.moveaxis(rows, at, 0)
+    return rows.reshape(groups, -1, rows.shape[at + 1], math.prod(rows.shape[at + 2 :]))
+
+
+def _stacked(rows: Array, at: int, places: Sequence[tuple[int, Window]]) -> Array:
+    """What each tap of some axes sees, as new axes from `at` on: a stack in stacks is one loop."""
+    if not places:
+        return rows
+    (axis, w), *others = places
+    return jnp.stack([_stacked(view, at, others) for view in _seen(rows, axis, w)], at)
 
 
 def _neighbours(spec: Spec, outputs: int) -> int:
