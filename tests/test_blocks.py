@@ -8,7 +8,7 @@ import pytest
 
 from jconv import blocks, faces
 from jconv.geometry import Spec, Window
-from jconv.methods import mixed, patches, winograd
+from jconv.methods import lanes, mixed, patches, winograd
 from jconv.planner import choose
 from jconv.problem import FACES, Problem
 from tests.compare import assert_close
@@ -122,6 +122,21 @@ def test_batches_change_nothing(small_blocks, groups):
         assert choose(problem, "cpu").method in faces.COPYING
         expected = faces.evaluate(face, spec, "direct", a, b)
         actual = faces.evaluate(face, spec, "auto", a, b)
+        assert_close(actual, np.asarray(expected), "float64", terms=a.size)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_blocks_of_channels_change_nothing(monkeypatch, width):
+    """Depthwise layers, and groups of two, of more channels than the first cache holds."""
+    monkeypatch.setattr(lanes, "CACHED", 1000)
+    spec = Spec((Window(6, 5, low=2, high=1), Window(7, 6 // width, low=1)), 24)
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, 6, 7, 24 * width))
+    kernel = rng.normal(size=(*spec.taps, width, 24 * width))
+    y = rng.normal(size=(2, *spec.out, 24 * width))
+    for face, a in (("forward", x), ("input_adjoint", y)):
+        expected = faces.evaluate(face, spec, "direct", a, kernel)
+        actual = faces.evaluate(face, spec, "lanes", a, kernel)
         assert_close(actual, np.asarray(expected), "float64", terms=a.size)
 
 
