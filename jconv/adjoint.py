@@ -107,17 +107,21 @@ def selection(
     return ruled(a, *indices)
 
 
-def pointwise(plain: Callable, adjoint: Callable, static: Any, *arrays: Array):
+def pointwise(
+    plain: Callable, adjoint: Callable, static: Any, *arrays: Array, alone: Callable | None = None
+):
     """`plain(static, *arrays)`, nonlinear, with the adjoints of its derivatives as its rule.
 
     <d plain(a, ...)[da, ...], c> == sum <da, adjoint(static, a, ..., plain(static, a, ...), c)>
 
     where `adjoint` gives one cotangent for each array.
+
+    Where no derivative is wanted, `alone(static, *arrays)` are the values.
     """
 
     @jax.custom_vjp
     def ruled(*arrays):
-        return plain(static, *arrays)
+        return (alone or plain)(static, *arrays)
 
     def forward(*arrays):
         values = plain(static, *arrays)

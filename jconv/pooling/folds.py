@@ -9,7 +9,7 @@ too, and long windows are folded axis by axis.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -191,19 +191,16 @@ def _folded(static: tuple[Windows, bool], x: Array) -> Array:
 def _product_stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
     (x,) = entry
 
-    def plain(windows, x):
-        # Along one axis XLA:GPU fuses views with what reads them: 3x3x3 products over 8x32x32x32x64
-        # take 0.13 ms on an H200, and by its own windows, axis by axis, 0.30.
-        several = sum(w.taps > 1 for w in windows) > 1
-        others = _reduced if several else _seen_multiplied
-        return per_platform(_seen_multiplied, others, windows, x)
-
     def backward(windows, x, _, y_bar):
         return [_multiplied_adjoint(windows, x, y_bar)]
 
     if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
         return (_seen_multiplied(windows, x),)
-    return (adjoint.pointwise(plain, backward, windows, x),)
+    # Along one axis XLA:GPU fuses views with what reads them: 3x3x3 products over 8x32x32x32x64
+    # take 0.13 ms on an H200, and by its own windows, axis by axis, 0.30.
+    several = sum(w.taps > 1 for w in windows) > 1
+    alone = partial(per_platform, _seen_multiplied, _reduced) if several else None
+    return (adjoint.pointwise(_seen_multiplied, backward, windows, x, alone=alone),)
 
 
 def _seen_multiplied(windows: Windows, x: Array) -> Array:
