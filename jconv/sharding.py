@@ -306,7 +306,7 @@ def _over_shards(
     over = jax.shard_map(of_shard, mesh=mesh, in_specs=(spec, whole, whole), out_specs=spec)
     x = _resized(x, mesh, spec, {axis: cut.devices * cut.shard for axis, cut in cuts.items()})
     rest = jax.tree.map(lambda a: lay(a, mesh, whole), (values, list(operands)))
-    y = over(lay(x, mesh, spec), *rest)
+    y = lay(over(lay(x, mesh, spec), *rest), mesh, spec)  # and a cotangent, wherever it lies
     return _resized(y, mesh, spec, {axis: windows[axis - lead].out for axis in cuts})
 
 

@@ -261,6 +261,20 @@ def check_sharded_pooling(seed, name):
     assert_equal(pool(jconv.sharding, **place)(x), pool(jconv)(x))
 
 
+def check_a_cotangent_may_lie_anywhere():
+    where = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
+    place = {"mesh": where, "axes": ("rows", None)}
+    x, kernel = jnp.arange(48.0).reshape(1, 16, 3, 1), jnp.ones((2, 1, 1, 1))
+    for f in (
+        lambda x: jconv.sharding.conv(x, kernel, stride=(2, 1), **place),
+        lambda x: jconv.sharding.sum_pool(x, (2, 1), **place),
+        lambda x: jconv.sharding.max_pool(x, (2, 1), **place),
+    ):
+        y, transpose = jax.vjp(f, x)
+        whole = jnp.asarray(np.cos(np.asarray(y)))
+        assert_equal(transpose(whole), transpose(jnp.cos(y)))
+
+
 def check_no_device_holds_the_whole(kind):
     """Halos alone travel. Of eight devices each needs what one needs for an eighth of the rows."""
 
@@ -328,6 +342,7 @@ def in_shards():
     for seed in range(8):
         name = ("max_pool", "avg_pool", "min_pool", "sum_pool")[seed % 4]
         yield f"{name} {seed}", check_sharded_pooling, seed, name
+    yield "cotangents", check_a_cotangent_may_lie_anywhere
     for kind in (AxisType.Auto, AxisType.Explicit):
         yield f"memory, {kind}", check_no_device_holds_the_whole, kind
 

@@ -17,7 +17,7 @@ GROUPS = {
     "in_explicit_mode": len(PUBLIC) + 2,
     "in_shard_map": 2 * len(PUBLIC),
     "in_small_blocks": 30,
-    "in_shards": 22,
+    "in_shards": 23,
 }
 
 
