@@ -1,8 +1,9 @@
 """Measure what bounds convolutions on this machine, apart from any method. (0.5 minutes)
 
-On a CPU: what a matrix product of XLA and a convolution of torch make of its cores, how many of
-them XLA's own 2D convolution keeps busy, how many calls of a short loop go without the second
-thread, and what it costs to write to memory that the system has to map first.
+On a CPU: what matrix products of XLA, a large one and that of a first layer's kernel gradient, and
+a convolution of torch make of its cores, how many of them XLA's own 2D convolution keeps busy, how
+many calls of a short loop go without the second thread, and what it costs to write to memory that
+the system has to map first.
 """
 
 import statistics
@@ -27,6 +28,10 @@ def limits(seconds: float, scale: int) -> Iterator[tuple[str, str]]:
     a = _normal(size, size)
     flops = 2 * size**3
     yield "matrix product by XLA", _rate(flops, _times(_jitted(jnp.matmul, a, a), seconds))
+    patches, y = _normal(27, 2**14 // scale), _normal(2**14 // scale, 16)
+    thin = _jitted(jnp.matmul, patches, y)
+    yield "    of 27 rows, rgb3x3's kernel gradient", _rate(54 * y.size, _times(thin, seconds))
+    yield "    threads that it keeps busy", f"{_busy(thin, seconds):.1f} of {peers.threads()}"
     x, kernel = _normal(32, side, side, channels), _normal(3, 3, channels, channels)
     flops = 2 * x.size * kernel.size // channels
     torch = _torch_conv(x, kernel)
