@@ -34,12 +34,12 @@ def row_major(a: Array, axes: int | None = None) -> Array:
 def kept(x: Array) -> Array:
     """`x` itself, which several readers share as one array.
 
-    XLA:CPU computes what is cheap again in every loop that reads it, but never a division.
+    XLA:CPU computes what is cheap again in every loop that reads it, but never a division. This one
+    is linear in `x`, for `jax.linear_transpose`.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
-    one = jnp.ones((), x.dtype)
-    return x / jnp.where(x == x, one, one + float(jnp.finfo(x.dtype).eps))
+    return x / lax.optimization_barrier(jnp.ones((), x.dtype))
 
 
 def finished(y: Array) -> Array:
