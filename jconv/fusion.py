@@ -31,15 +31,18 @@ def row_major(a: Array, axes: int | None = None) -> Array:
     return lax.optimization_barrier(a.reshape(rows)).reshape(a.shape)
 
 
-def kept(x: Array) -> Array:
+def kept(x: Array, linear: bool = False) -> Array:
     """`x` itself, which several readers share as one array.
 
-    XLA:CPU computes what is cheap again in every loop that reads it, but never a division. This one
-    is linear in `x`, for `jax.linear_transpose`.
+    XLA:CPU computes what is cheap again in every loop that reads it, but never a division. One that
+    is `linear`, for `jax.linear_transpose`, is gone by the time that it hands over a reduction.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
-    return x / lax.optimization_barrier(jnp.ones((), x.dtype))
+    one = jnp.ones((), x.dtype)
+    if linear:
+        return x / lax.optimization_barrier(one)
+    return x / jnp.where(x == x, one, one + float(jnp.finfo(x.dtype).eps))
 
 
 def finished(y: Array) -> Array:

@@ -68,7 +68,7 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
         y = _interleaved([y.real, y.imag], 1) if paired else y
         y = jnp.swapaxes(y, -1, -2) if turned else y
     y = crop(y.reshape(*y.shape[:-2], -1), 1, [(0, n) for n in spec.out])
-    return finished(kept(y) if len(list(offsets(windows))) * c > AGAIN else y)
+    return finished(kept(y, linear=True) if len(list(offsets(windows))) * c > AGAIN else y)
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
