@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 import jconv
 from jconv.testing import assert_rule
 from tests import definition
-from tests.cases import CONV_CASES, MODES, dense, each_case, each_method, named
+from tests.cases import CONV_CASES, MODES, conv_case, dense, each_case, each_method, named
 from tests.compare import assert_close, tolerance
 
 pytestmark = pytest.mark.usefixtures("no_nans")
@@ -189,6 +189,16 @@ def test_plain_linear_transpose(case, method):
     assert_close(actual, x_bar, "float64", case.terms)
     (actual,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(y)
     assert_close(actual, kernel_bar, "float64", case.terms)
+
+
+@each_method
+def test_many_terms_are_transposed(method):
+    """Sums of more terms are kept from being computed again, by what is linear as well."""
+    case = conv_case("", (7, 6), (3, 2), (4, 4), padding=1)
+    x, kernel, y = case.data("float64")
+    plain = conv_of(case, method=method, custom_vjp=False)
+    (actual,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(y)
+    assert_close(actual, case.defined_faces(x, kernel, y)[2], "float64", case.terms)
 
 
 # Where JAX is wrong
