@@ -36,24 +36,21 @@ def barrier(x: Array) -> Array:
     return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
-def kept(x: Array, linear: bool = False) -> Array:
+def kept(x: Array) -> Array:
     """`x` itself, which several readers share as one array.
 
-    XLA:CPU computes what is cheap again in every loop that reads it, but never a division. Of
-    integers LLVM leaves none. One that is `linear`, for `jax.linear_transpose`, is gone by the time
-    that XLA hands over a reduction.
+    XLA:CPU computes what is cheap again in every loop that reads it, but never a division. (Of
+    integers LLVM leaves none.) As written it is not linear, so JAX transposes no such step.
     """
     if not (jnp.issubdtype(x.dtype, jnp.integer) or jnp.issubdtype(x.dtype, jnp.floating)):
         return x
-    return lax.platform_dependent(x, cpu=partial(_divided, linear), default=lambda x: x)
+    return lax.platform_dependent(x, cpu=_divided, default=lambda x: x)
 
 
-def _divided(linear: bool, x: Array) -> Array:
+def _divided(x: Array) -> Array:
     one = jnp.ones((), x.dtype)
     if jnp.issubdtype(x.dtype, jnp.integer):
         return lax.div(x, (x | one) & one)
-    if linear:
-        return x / lax.optimization_barrier(one)
     return x / jnp.where(x == x, one, one + float(jnp.finfo(x.dtype).eps))
 
 

@@ -80,13 +80,17 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """All that is static about one convolution: what every face of every method is given."""
+    """All that is static about one convolution: what every face of every method is given.
+
+    What is `transposable` by JAX itself is linear in every step.
+    """
 
     windows: tuple[Window, ...]
     groups: int = 1
     flip: bool = False
     precision: Any = None
     preferred: Any = None
+    transposable: bool = False
 
     @property
     def size(self) -> tuple[int, ...]:

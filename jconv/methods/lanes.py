@@ -76,7 +76,7 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
         y = _in_turn(add, shares, xs, ks, apart)
         y = _in_order([y.real, y.imag] if paired else [y], turned)
     y = crop(y.reshape(*y.shape[:-3], -1), 1, [(0, n) for n in spec.out])
-    return finished(kept(y, linear=True) if len(taps) * c > AGAIN else y)
+    return finished(kept(y) if len(taps) * c > AGAIN and not spec.transposable else y)
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
