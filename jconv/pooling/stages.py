@@ -82,7 +82,8 @@ def written(
     XLA:CPU computes an array again for every entry that is read of it, whatever barrier stands
     behind it, but for a concatenation of three. So each padded axis gets both ends, if only one
     entry, and they are cropped behind the barrier, which keeps the slice from moving into the
-    concatenation.
+    concatenation. Others pad where they read, but for what taps of several axes read `at_once`: on
+    an H200 the gradient of 3x3 maxima over 64x56x56x128 takes 0.61 ms so, and would take 0.74.
     """
     return lax.platform_dependent(
         x,
