@@ -27,7 +27,10 @@ class Call(NamedTuple):
     value: ArrayLike
     spec: Spec
     method: str
-    custom_vjp: bool
+
+    @property
+    def custom_vjp(self) -> bool:
+        return not self.spec.transposable
 
     @property
     def rank(self) -> int:
@@ -98,7 +101,6 @@ def check(
     geometry.require_output(sized, made)
     value = scalar("padding_value", padding_value, dtype)
     outside = geometry.padding_mode(padding_mode) != "constant" or not _is_zero(value)
-    custom_vjp = geometry.flag("custom_vjp", custom_vjp)
     spec = Spec(
         made,
         count,
@@ -107,7 +109,7 @@ def check(
         None
         if preferred_element_type is None
         else preferred_dtype(dtype, preferred_element_type, geometry.wrong),
-        transposable=not custom_vjp,
+        transposable=not geometry.flag("custom_vjp", custom_vjp),
     )
     spec = spec.padded() if outside else spec
     return Call(
@@ -117,7 +119,6 @@ def check(
         value=value,
         spec=spec,
         method=_method(method, spec, factor_dtype(dtype, spec.preferred)),
-        custom_vjp=custom_vjp,
     )
 
 

@@ -193,7 +193,7 @@ def test_plain_linear_transpose(case, method):
 
 @each_method
 def test_many_terms_are_transposed(method):
-    """Sums of more terms are kept from being computed again, by what is linear as well."""
+    """Sums of more terms would be kept from being computed again by a step that is not linear."""
     case = conv_case("", (7, 6), (3, 2), (4, 4), padding=1)
     x, kernel, y = case.data("float64")
     plain = conv_of(case, method=method, custom_vjp=False)

@@ -21,7 +21,7 @@ from jconv.fusion import kept
 from jconv.geometry import Window
 from jconv.pooling import scaled
 from jconv.pooling.batches import by_images, image_of
-from jconv.pooling.folds import Entry, Fold, over
+from jconv.pooling.folds import Entry, Fold, between, over
 from jconv.pooling.scaled import Scaled
 from jconv.pooling.stages import (
     FEW,
@@ -82,7 +82,7 @@ def _forward(static: Static, x: Array) -> Values:
     number = kind.enter(x)
     overlap = any(w.stride <= w.reach for w in windows)
     if _is_written(windows, x.shape[-1], overlap):
-        number = tuple(written(part, [(0, 0)] * len(windows)) for part in number)
+        number = between(number, len(windows))
     elif overlap:
         number = tuple(map(kept, number))
     z = over(SCALED, number, windows)

@@ -71,7 +71,7 @@ def enclosed(x: Array, windows: Sequence[Window], fill: float = 0) -> Array:
 
 def _at_once(windows: Sequence[Window]) -> bool:
     """Whether a loop reads entries through taps of several axes, at every position."""
-    return sum(w.taps > 1 for w in windows) > 1 and all(w.stride == 1 for w in windows)
+    return several_axes(windows) and all(w.stride == 1 for w in windows)
 
 
 def written(
@@ -227,6 +227,11 @@ def few(windows: Sequence[Window]) -> bool:
     """Whether one fused loop over all the taps is best."""
     taps = _taps(windows)
     return taps <= FEW or taps <= min(MANY, OFTEN * math.prod(w.stride for w in windows))
+
+
+def several_axes(windows: Sequence[Window]) -> bool:
+    """Whether a window has taps along more than one axis."""
+    return sum(w.taps > 1 for w in windows) > 1
 
 
 def _ends_apart(windows: Sequence[Window]) -> bool:
