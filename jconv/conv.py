@@ -51,10 +51,9 @@ def conv(
       kernel: `[*taps, in // groups, out]`; its rank less 2 is the number of spatial axes.
       stride, dilation: int, or one int per spatial axis.
       padding: `"valid"` (none), `"same"` (`ceil(size / stride)` outputs; an odd amount goes to the
-      high end),
-        `"same_lower"` (to the low end), `"full"` (every partial overlap), `"causal"` (low end
-        only); or an int, one int per axis, or one `(low, high)` pair per axis. Negative amounts
-        crop.
+        high end), `"same_lower"` (to the low end), `"full"` (every partial overlap), `"causal"`
+        (low end only); or an int, one int per axis, or one `(low, high)` pair per axis. Negative
+        amounts crop.
       padding_mode: `"constant"`, `"reflect"`, `"symmetric"`, `"edge"` or `"wrap"`, as in `pad`.
       padding_value: what `"constant"` puts outside.
       input_dilation: `input_dilation - 1` zeros go between the entries of `x`, before any padding.
@@ -64,7 +63,7 @@ def conv(
         `"patches"` and `"shifts"` are sure to keep a NaN or an inf to the windows that hold it.
       precision: as in `jax.lax.dot_general`.
       preferred_element_type: dtype of sums and result; default the common dtype of `x` and
-      `kernel`.
+        `kernel`.
       custom_vjp: False lets JAX differentiate the same computation, which also gives `jax.jvp` and
         `jax.linear_transpose`.
 
@@ -120,11 +119,9 @@ def conv_transpose(
 
     Args:
       y: `[*batch, *out, out_channels]`.
-      kernel: `[*taps, in // groups, out_channels]`, the kernel of the convolution that is
-      transposed.
+      kernel: `[*taps, in // groups, out_channels]`, of the convolution that is transposed.
       size: spatial size of the result, an int or one per axis: which of the sizes that a stride
-      leaves open.
-        Default the smallest.
+        leaves open. Default the smallest.
       others: as in `conv`.
 
     Returns:

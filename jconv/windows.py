@@ -45,7 +45,7 @@ def unfold(
       x: `[*batch, *size, in]`.
       taps: one int per spatial axis, or an int for all axes of `x` but the first and the last.
       stride, padding, padding_mode, padding_value, dilation, input_dilation, custom_vjp: as in
-      `conv`.
+        `conv`.
 
     Returns:
       `[*batch, *out, *taps, in]`.
