@@ -8,7 +8,7 @@ import pytest
 
 from jconv import blocks, faces
 from jconv.geometry import Spec, Window
-from jconv.methods import lanes, mixed, patches, winograd
+from jconv.methods import correlations, lanes, mixed, patches, winograd
 from jconv.planner import choose
 from jconv.problem import FACES, Problem
 from tests.compare import assert_close
@@ -123,6 +123,31 @@ def test_batches_change_nothing(small_blocks, groups):
         expected = faces.evaluate(face, spec, "direct", a, b)
         actual = faces.evaluate(face, spec, "auto", a, b)
         assert_close(actual, np.asarray(expected), "float64", terms=a.size)
+
+
+@pytest.mark.parametrize(
+    ("size", "taps", "window"),
+    [
+        ((23, 6), (3, 3), {"low": 1, "high": 1}),  # read in place
+        ((23, 6), (3, 3), {"low": -1, "high": 2, "stride": 2}),
+        ((17, 14), (4, 7), {"low": 2, "high": 1, "dilation": 2}),
+        ((9, 5, 6), (3, 2, 3), {"low": 1, "high": -1}),
+        ((40,), (4,), {"low": 3, "stride": 3}),
+        ((19,), (3,), {"low": 2, "high": 1, "input_dilation": 2}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("width", [1, 2])
+def test_correlations_of_rows_change_nothing(small_blocks, monkeypatch, size, taps, window, width):
+    monkeypatch.setattr(correlations, "UNCUT", 0)
+    axes = zip(size, taps, strict=True)
+    spec = Spec(tuple(Window(s, t, **window) for s, t in axes), 16)
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(2, *size, 16 * width))
+    y = rng.normal(size=(2, *spec.out, 16))
+    expected = faces.evaluate("kernel_adjoint", spec, "direct", x, y)
+    actual = faces.evaluate("kernel_adjoint", spec, "lanes", x, y)
+    assert_close(actual, expected, "float64", terms=x.size)
 
 
 @pytest.mark.parametrize("width", [1, 2])
