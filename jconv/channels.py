@@ -8,6 +8,7 @@ Groups are an axis of a batched product, never a grouped convolution.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,10 @@ from jax import Array, lax
 
 from jconv.geometry import Spec
 from jconv.operands import wide
+
+# Terms of a sum from which one after the other rounds too much: the gradient of 1x1 taps from 300
+# to 1 channels on 200x200 was 31 times as far off as XLA's own, and is 2.9 times.
+MOST_CHAINED = 2**10
 
 
 def accumulator(spec: Spec, dtype) -> jnp.dtype:
@@ -110,15 +115,54 @@ def _from_groups(a: Array, lead: tuple[int, ...]) -> Array:
 
 
 def matmul(spec: Spec, a: Array, b: Array, contract, batch=((), ())) -> Array:
-    """A product at the asked precision, summed in the accumulator's dtype."""
+    """A product at the asked precision, summed in the accumulator's dtype.
+
+    Where XLA:CPU would add up a long sum term by term, there are zeros beside a factor's columns.
+    """
     a, b = factors(spec, a, b)
-    return lax.dot_general(
-        a,
-        b,
+    free = [_free(f.ndim, *axes) for f, *axes in zip((a, b), contract, batch, strict=True)]
+    columns = [math.prod(f.shape[i] for i in axes) for f, axes in zip((a, b), free, strict=True)]
+    least = _least_columns(*columns) if _is_long(a.shape[i] for i in contract[0]) else (0, 0)
+    c = lax.dot_general(
+        _widened(a, free[0], columns[0], least[0]),
+        _widened(b, free[1], columns[1], least[1]),
         (contract, batch),
         precision=precision_of(spec, a.dtype),
         preferred_element_type=accumulator(spec, a.dtype),
     )
+    sizes = [a.shape[i] for i in (*batch[0], *free[0])] + [b.shape[i] for i in free[1]]
+    return c if c.shape == tuple(sizes) else lax.slice(c, [0] * c.ndim, sizes)
+
+
+def _free(ndim: int, *others: Sequence[int]) -> list[int]:
+    """The axes of a factor that its product keeps for itself."""
+    return [axis for axis in range(ndim) if all(axis not in axes for axes in others)]
+
+
+def _is_long(sizes: Iterable[int]) -> bool:
+    """A sum of so many terms; of an exported batch it is unknown."""
+    terms = math.prod(sizes)
+    return isinstance(terms, int) and terms >= MOST_CHAINED
+
+
+def _least_columns(a: int, b: int) -> tuple[int, int]:
+    """How many columns XLA:CPU wants of both factors to add up in blocks.
+
+    Two beside four, else four; a product of two vectors it adds up in vectors.
+    """
+    if max(a, b) == 1:
+        return 1, 1
+    least = 2 if max(a, b) >= 4 else 4
+    return (least, b) if a <= b else (a, least)
+
+
+def _widened(a: Array, free: Sequence[int], columns: int, least: int) -> Array:
+    """`a` with zeros beside its columns, where there are fewer."""
+    if not free or columns >= least:
+        return a
+    at = max(free, key=lambda axis: a.shape[axis])
+    behind = [(0, least - columns if axis == at else 0, 0) for axis in range(a.ndim)]
+    return lax.pad(a, jnp.zeros((), a.dtype), behind)
 
 
 def precision_of(spec: Spec, dtype) -> Any:

@@ -96,6 +96,26 @@ def test_accumulation_is_as_accurate_as_that_of_lax(method, dtype):
         assert error <= 1.02 * error_of_lax
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "taps", "stride"),
+    [(300, 1, (1,), 1), (64, 1, (3,), 2), (1, 96, (1,), 2), (3, 1, (3, 3), 2), (3, 2, (1, 1), 1)],
+    ids=str,
+)
+def test_long_sums_of_one_channel_round_little(inputs, outputs, taps, stride):
+    """Not one term after the other: up to 31 times the error of XLA's own convolution."""
+    size = (40_000,) if len(taps) == 1 else (200, 200)
+    x = dense((1, *size, inputs), "float32", 0)
+    spatial = tuple((n - t) // stride + 1 for n, t in zip(size, taps, strict=True))
+    y_bar = dense((1, *spatial, outputs), "float32", 1)
+    exact = jconv.kernel_gradient(x.astype(float), y_bar.astype(float), taps, stride=stride)
+
+    def error(method):
+        k = jconv.kernel_gradient(x, y_bar, taps, stride=stride, method=method)
+        return root_mean_square(definition.wide(k) - definition.wide(exact))
+
+    assert error("auto") <= 4 * error("direct")
+
+
 @each_half
 @each_method
 def test_preferred_element_type(method, dtype):

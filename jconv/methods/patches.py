@@ -19,7 +19,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.blocks import Blocks, known, map_blocks, reader, split, sum_blocks
-from jconv.channels import by_group, matmul, mix, mix_input, mix_kernel, transposed_kernel
+from jconv.channels import (
+    MOST_CHAINED,
+    by_group,
+    matmul,
+    mix,
+    mix_input,
+    mix_kernel,
+    transposed_kernel,
+)
 from jconv.geometry import Spec, Window, transposed
 from jconv.padding import embed, extract, grow, strided
 from jconv.windows import gather_patches, overlap_add
@@ -31,6 +39,8 @@ FEW = 7
 SMALL, SUMMED = 2**13, 2**15
 # Positions of a product from which one of several is worth it.
 LONG = 128
+# Positions of a row from which a product of its own is worth it.
+SHORT = 64
 # Multiply-adds from which products of rows are worth a second thread: 5x5 taps of stride 2 from 1
 # to 64 channels on 89x89 take 0.06 ms as one and 0.07 by rows.
 LEAST = 2**24
@@ -162,11 +172,15 @@ def _axes_of_each(windows: Sequence[Window], images: int, rows: int, columns: in
     taps from 3 to 64 channels on 2x131x131 take 0.46 ms so and 0.75 as one, but from 1 to 32 on
     1x215x215, whose columns it shares, 0.23 and 0.21. Short rows are added up more than they sum:
     3x3 taps from 4 to 32, 29 pairs a row on 2x214x58, take 0.54 and 0.46, and of planes of 18
-    positions 3x3x3 taps from 1 to 8 on 16x12x6x6 0.15 and 0.07.
+    positions 3x3x3 taps from 1 to 8 on 16x12x6x6 0.15 and 0.07. One column is added up in a chain,
+    which rounds: 3x3 taps of stride 2 from 3 to 1 channels on 512x512 were five times as far off as
+    XLA's own, and are half as far by rows.
     """
     out, kernel = [w.out for w in windows], rows * columns
     if len(out) < 2 or kernel > SMALL:
         return 0
+    if columns == 1 and images * math.prod(out) >= MOST_CHAINED:
+        return 1 if out[-1] >= SHORT else 2
     summed = kernel * images * math.prod(out[:-2])
     is_alone = 2 * summed < 3 * SUMMED and rows <= 64 and 16 < columns < 96
     if is_alone and out[-1] >= columns and images * math.prod(out) * kernel >= LEAST:
