@@ -174,6 +174,8 @@ def test_bands_and_neighbours_change_nothing(monkeypatch, size, taps, options, m
     monkeypatch.setattr(products, "neighbours", lambda spec, inputs, outputs: many)
     monkeypatch.setattr(products, "SUMMED", summed)
     monkeypatch.setattr(products, "LEAST", 0)
+    monkeypatch.setattr(products, "FEW", 0)
+    monkeypatch.setattr(products, "QUICKER", math.inf)
     case = conv_case("", size, taps, (2, 6), **options)
     form, x, y = form_of(case, "of_x")
     k = jax.jit(functools.partial(each.to_kernels, form))(x, y)
