@@ -510,6 +510,9 @@ def test_gram_matrices_are_taken_where_they_are_cheaper():
 
     assert same_as(WIDE, "gram")
     assert not same_as(LONG, "gram")
+    for inputs, groups, cheaper in ((16, 1, False), (64, 4, True), (8, 4, False)):
+        case = conv_case("", (4, 4), (3, 3), (inputs, 16 * groups), padding=1, groups=groups)
+        assert same_as(case, "gram") == cheaper
 
 
 @pytest.mark.parametrize("kind", KINDS)
