@@ -36,10 +36,11 @@ SUMMED = 2**15
 # take 0.32 ms on one and 0.43 on two; and the positions and the columns that two bands take: 7 taps
 # of 24 to 256 channels in 8 take 0.27 and 0.89, 8 taps of 1 to 400 in 500, stride 4, 0.41 and 1.50.
 LEAST, FEW, WIDE = 400_000, 32, 256
-# The share of a product of one thread from which two bands take less: 3x3 taps of dilation 2, 32
-# channels in 20x20, of which one thread has 0.89, take 3.0 ms in one and 2.1 in two, but 5x5 taps
-# of 32 to 64 channels in 14x14, of which it has 0.64, 5.4 and 5.7.
-ALONE = 0.65
+# The share of a product's time from which two bands are tried: 3x3 taps of dilation 2, 32 channels
+# in 20x20, of which one thread has 0.89, take 3.0 ms in one and 2.1 in two, but 5x5 taps of 32 to
+# 64 channels in 14x14, of which it has 0.64, 5.4 and 5.7, and 2x2 taps of 8 to 160 channels in
+# 20x20, whose 19 rows of outputs become 20, 1.9 and 2.6.
+QUICKER = 0.9
 
 
 class Work(NamedTuple):
@@ -93,9 +94,23 @@ def _work_of_shared(spec: Spec, inputs: int, outputs: int, many: int) -> Work:
     filled = rows * _filled(columns) * spec.groups
     added = rows * columns * spec.groups if many > 1 else 0
     bands, _ = _bands_and_parts(spec, inputs, many * outputs)
-    rate = 24 if bands > 1 else 14 / _of_one_thread(rows, columns, math.prod(spec.out))
+    product = _time(spec, rows, columns, bands) * spec.groups
     copied = _copied(spec, inputs)
-    return Work(copied, copied + added + math.prod(spec.out) * filled / rate + filled / 10)
+    return Work(copied, copied + added + product + filled / 10)
+
+
+def _time(spec: Spec, rows: int, columns: int, bands: int) -> float:
+    """Of a product of one group. Where bands need one more row of outputs `y` is copied for it.
+
+    Of several groups it is copied anyway.
+    """
+    first, *others = spec.out
+    filled = rows * _filled(columns) * math.prod(others)
+    if bands == 1:
+        return first * filled * _of_one_thread(rows, columns, math.prod(spec.out)) / 14
+    more = -first % bands
+    copied = more * math.prod(spec.out) * columns if spec.groups == 1 else 0
+    return (first + more) * filled / 24 + copied
 
 
 def _filled(columns: int) -> float:
@@ -173,7 +188,8 @@ def _bands_and_parts(spec: Spec, inputs: int, outputs: int) -> tuple[int, int]:
     rows, columns = math.prod(spec.taps) * (inputs // spec.groups), outputs // spec.groups
     is_worth = positions * rows * columns * spec.groups >= LEAST and first.out > 1
     fits = positions >= FEW and columns <= WIDE
-    if is_worth and fits and _of_one_thread(rows, columns, positions) > ALONE:
+    one, two = (_time(spec, rows, columns, bands) for bands in (1, 2))
+    if is_worth and fits and two < QUICKER * one:
         for parts in (1, first.taps):
             if 2 * rows * columns <= parts * SUMMED:
                 return 2, parts

@@ -174,6 +174,8 @@ def test_bands_and_neighbours_change_nothing(monkeypatch, size, taps, options, m
     monkeypatch.setattr(products, "neighbours", lambda spec, inputs, outputs: many)
     monkeypatch.setattr(products, "SUMMED", summed)
     monkeypatch.setattr(products, "LEAST", 0)
+    monkeypatch.setattr(products, "FEW", 0)
+    monkeypatch.setattr(products, "QUICKER", math.inf)
     case = conv_case("", size, taps, (2, 6), **options)
     form, x, y = form_of(case, "of_x")
     k = jax.jit(functools.partial(each.to_kernels, form))(x, y)
@@ -508,6 +510,9 @@ def test_gram_matrices_are_taken_where_they_are_cheaper():
 
     assert same_as(WIDE, "gram")
     assert not same_as(LONG, "gram")
+    for inputs, groups, cheaper in ((16, 1, False), (64, 4, True), (8, 4, False)):
+        case = conv_case("", (4, 4), (3, 3), (inputs, 16 * groups), padding=1, groups=groups)
+        assert same_as(case, "gram") == cheaper
 
 
 @pytest.mark.parametrize("kind", KINDS)
