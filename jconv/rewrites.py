@@ -134,6 +134,43 @@ def _phased(w: Window) -> Window:
     return Window(w.size, 1, low=w.low, high=whole - w.low - w.size)
 
 
+# ---------------------------------------------------------------- a stride and a dilation: by
+# their common factor
+
+
+def decimated(spec: Spec) -> Rewrite:
+    """Every `g`-th input, of strides and dilations that `g` divides: no window reads any other.
+
+    `s*o + d*t - low` is `-low` modulo `g` for every output and tap.
+    """
+    factors = [common(w) for w in spec.windows]
+    firsts = [-w.low % g for w, g in zip(spec.windows, factors, strict=True)]
+    simple = [_decimated(w, g) for w, g in zip(spec.windows, factors, strict=True)]
+    after = [(w.size - r - 1) % g for w, r, g in zip(spec.windows, firsts, factors, strict=True)]
+    around = [(r, n, g - 1) for r, n, g in zip(firsts, after, factors, strict=True)]
+    bounds = list(zip(firsts, spec.size, strict=True))
+    return Rewrite(
+        _with_windows(spec, simple),
+        Linear(lambda x: crop(x, 1, bounds, factors), lambda a: grow(a, 1, around)),
+        IDENTITY,
+        IDENTITY,
+    )
+
+
+def common(w: Window) -> int:
+    """The factor that a stride and a dilation have in common, where a window reads anything."""
+    g = math.gcd(w.stride, w.dilation) if w.input_dilation == 1 else 1
+    return g if -w.low % g < w.size else 1
+
+
+def _decimated(w: Window, g: int) -> Window:
+    first = -w.low % g
+    size, low = -(-(w.size - first) // g), (w.low + first) // g
+    stride, dilation = w.stride // g, w.dilation // g
+    high = (w.out - 1) * stride + (w.taps - 1) * dilation + 1 - low - size
+    return Window(size, w.taps, stride, low, high, dilation)
+
+
 # ---------------------------------------------------------------- the first axis: its taps as
 # channels
 
@@ -255,6 +292,7 @@ def overhang(spec: Spec) -> Rewrite:
 
 
 REWRITES = {
+    "decimated": decimated,
     "phases": phases,
     "fold": fold,
     "frames": frames,

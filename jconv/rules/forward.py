@@ -13,6 +13,7 @@ from jconv.rules.shared import (
     OTHER_VOLUMES,
     POINTWISE,
     SIDE_BY_SIDE,
+    THIN,
     Rule,
     gains_by_folding,
     has_long_rows,
@@ -124,6 +125,7 @@ def _is_unpadded(p: Problem) -> bool:
 
 RULES = (
     Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
+    THIN,
     POINTWISE,
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3, rgb3x3)"),
     Rule(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jconv.problem import Problem
-from jconv.rewrites import frame_length
+from jconv.rewrites import common, frame_length
 
 
 class Rule(NamedTuple):
@@ -161,18 +161,19 @@ def has_lines(p: Problem) -> bool:
 def leaves_a_thread(p: Problem) -> bool:
     """Whether XLA:CPU's own 2D convolution runs on one thread, and for long enough to matter.
 
-    It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
-    cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well. Sums
-    of few terms are not worth it: 3x3 taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7.
-    Nor are short calls that widen: 5x5 taps, 16 to 64 channels on 32x9x6, take 0.22 ms and folded
-    0.30, 45 to 32 on 8x13x8 0.40 and 0.26.
+    It shares out its output channels in blocks of 128, of 64 for sums of some 850 terms and more:
+    cifar_3x3 takes as long on one core as on two, 5x5 taps of 34 -> 128 on 4x11x28 0.41 ms, and
+    folded 1.2. In 1D it shares out the positions as well. Sums of few terms are not worth it: 3x3
+    taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7. Nor are short calls that widen: 5x5
+    taps, 16 to 64 channels on 32x9x6, take 0.22 ms and folded 0.30, 45 to 32 on 8x13x8 0.40 and
+    0.26.
     """
     inputs, outputs = p.ends
     widens = inputs < outputs or not p.is_unit_stride
     return (
         p.rank == 2
         and p.taps * inputs >= 64
-        and outputs < (256 if p.taps * inputs < 1024 else 128)
+        and outputs < (256 if p.taps * inputs < 832 else 128)
         and p.products >= (2**25 if widens else 2**24)
     )
 
@@ -182,13 +183,39 @@ def gains_by_folding(p: Problem) -> bool:
     return leaves_a_thread(p) and (p.taps >= 9 or p.ends[0] > p.ends[1])
 
 
-# ---------------------------------------------------------------- rules that every table has
+# ---------------------------------------------------------------- rules that tables have in common
 
+
+def _is_thin(p: Problem) -> bool:
+    """Products of so few columns that XLA:CPU's own convolution is faster.
+
+    1x1 taps, 3 -> 4 channels on 135x176, take 0.27 ms as a product and 0.03, 8 -> 8 on 2x7549 0.07
+    and 0.08, 32 -> 1 on 4x91x43 0.07 and 0.12.
+    """
+    c, m = p.ends
+    return p.is_dense and p.taps == 1 and p.is_unit_stride and c <= 16 and c * m <= 48
+
+
+def _has_common_factors(p: Problem) -> bool:
+    """Of a stride and a dilation.
+
+    The input's adjoint of 3x3 taps, 2 each, 16 -> 64 channels on 8x33x11, takes 0.40 ms and so
+    0.11; forward gains nothing: 2x2 taps, 128 -> 96 on 1x19x69, 0.16 and 0.22.
+    """
+    return p.is_dense and not p.every(lambda w: common(w) == 1)
+
+
+THIN = Rule("direct", _is_thin, "1x1 taps of few channels (3 to 4 channels)")
 
 POINTWISE = Rule(
     "patches",
     lambda p: p.taps == 1 and p.reads_no_zeros_between,
     "one matrix product (res1x1_14)",
+)
+DECIMATED = Rule(
+    "decimated",
+    _has_common_factors,
+    "a stride and a dilation by their common factor (3x3 taps, 2 each)",
 )
 LONG = (
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
