@@ -11,8 +11,8 @@ from jax import Array, lax
 from jconv import planner
 from jconv.blocks import split, sum_blocks
 from jconv.divisions import DIVISIONS
-from jconv.geometry import Spec, transposed
-from jconv.methods import METHODS, lanes
+from jconv.geometry import Spec
+from jconv.methods import METHODS
 from jconv.problem import Problem
 from jconv.rewrites import REWRITES
 from jconv.rules.shared import Rule
@@ -53,28 +53,18 @@ def of_batch(n: int, method: str) -> str:
 def _auto(face: str, spec: Spec, a: Array, b: Array, *, platform: str) -> Array:
     method = planner.choose(problem_of(face, spec, a, b), platform).method
     whole = partial(_by, face, spec, method, partial(_auto, platform=platform))
-    if platform != "cpu" or not _copies(face, spec, method, b):
+    if platform != "cpu" or method not in COPYING:
         return whole(a, b)
     return _in_batches(face, spec, method, whole, a, b)
 
 
 # What may copy all of its operand to rearrange or to pad it.
-COPYING = {"lanes", "fourier", *DIVISIONS, *REWRITES} - {"overhang", "turned"}
+COPYING = {"fourier", *DIVISIONS, *REWRITES} - {"overhang", "turned"}
 # Those of which outputs stay where they are: 2x2 taps of stride 2, 14 -> 96 channels on 8x103x157,
 # take 2.4 ms in turns, whose results one thread puts together, and 1.1 at once.
 ONE_SIDED = {"fold", "phases", "decimated"}
 # Bytes of what is copied up to which that is done at once.
 BATCH_BYTES = 24 * 2**20
-
-
-def _copies(face: str, spec: Spec, method: str, k: Array) -> bool:
-    if method != "lanes":
-        return method in COPYING
-    if face == "kernel_adjoint":
-        return False  # it goes by a few examples itself
-    c, m = k.shape[-2], k.shape[-1] // spec.groups
-    reading = (spec, c, m) if face == "forward" else (transposed(spec), m, c)
-    return not lanes.is_in_place(*reading)
 
 
 def _in_batches(face: str, spec: Spec, method: str, whole: Callable, a: Array, b: Array) -> Array:

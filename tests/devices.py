@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import jconv
 from jconv import blocks, faces
-from jconv.methods import METHODS, mixed, winograd
+from jconv.methods import METHODS, lanes, mixed, winograd
 from tests.cases import CONV_CASES, PLANNED_CASES, named
 from tests.compare import assert_close
 from tests.effort import AS_USERS_COMPILE
@@ -328,7 +328,7 @@ def in_shard_map():
 
 
 def in_small_blocks():
-    blocks.BLOCK_BYTES = winograd.BUDGET = mixed.BUDGET = faces.BATCH_BYTES = 100
+    blocks.BLOCK_BYTES = winograd.BUDGET = mixed.BUDGET = lanes.BUDGET = faces.BATCH_BYTES = 100
     for case in (*PLANNED_CASES, *named(CONV_CASES, "depthwise", "many groups", "rank 4")):
         yield case.name, check_varying_types, case, "auto"
     (case,) = named(PLANNED_CASES, "3x3 taps")
