@@ -239,6 +239,7 @@ PLANNED_CASES = (
     conv_case("stride with phases apart", (9, 8), (3, 4), (16, 3), padding=(1, 2), stride=(2, 3)),
     conv_case("a signal's strides", (24,), (7,), (1, 33), padding=((4, 2),), stride=3),
     conv_case("few positions", (3, 2), (2, 2), (32, 3), padding=(1, 0)),
+    conv_case("a stride to few channels", (17, 15), (4, 3), (8, 2), padding=(2, 1), stride=2),
     conv_case("few windows apart", (4, 6), (2, 2), (8, 64), stride=2),
     conv_case("one tap of few channels", (4, 3), (1, 1), (3, 4), padding=1),
     conv_case("a column of few inputs", (5, 4), (3, 1), (3, 24), padding=(1, 0)),
