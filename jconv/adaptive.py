@@ -143,6 +143,7 @@ def fractional_max_pool(
                 o,
             )
     shifts = jax.random.uniform(key, (len(taps),), jnp.float32)
+    steps = [(n - k) / max(o - 1, 1) for n, k, o in zip(size, taps, out, strict=True)]
     starts = [_starts(*axis) for axis in zip(size, taps, out, shifts, strict=True)]
     pooled = [x, *([positions(size, x.ndim)] if wanted else [])]
     if max(taps) > FEW:
@@ -150,15 +151,17 @@ def fractional_max_pool(
         pooled = winners(x, windows, pooled[1]) if wanted else [extremes(x, windows)]
         size, taps = [w.out for w in windows], (1,) * len(taps)
     for axis in reversed(range(len(taps))):
-        b = _drawn(size[axis], taps[axis], starts[axis])
+        b = _drawn(size[axis], taps[axis], starts[axis], steps[axis])
         pooled = greatest(x.ndim - len(taps) - 1 + axis, b, *pooled)
     return (pooled[0], pooled[1]) if wanted else pooled[0]
 
 
-def _drawn(size: int, taps: int, starts: Array) -> Bins:
+def _drawn(size: int, taps: int, starts: Array, step: float) -> Bins:
     last = jnp.searchsorted(starts, np.arange(size, dtype=np.int32), side="right") - 1
-    # Starts are apart, but for rounding.
-    return Bins(starts, starts + taps, last.astype(jnp.int32), taps, min(taps + 1, len(starts)))
+    # Starts are at least a whole step apart, but for rounding, which may leave two in one place.
+    apart = max(int(step - size * 2.0**-20), 0)
+    shared = -(-taps // apart) if apart else taps + 1
+    return Bins(starts, starts + taps, last.astype(jnp.int32), taps, min(shared, len(starts)))
 
 
 def _starts(size: int, window: int, out: int, shift: Array) -> Array:

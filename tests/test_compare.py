@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import compare_layers, compare_steps, limits
+from experiments import compare_layers, compare_steps, limits, pulls
 from experiments.speed import bench, cores, peers, report, tables, timing
 
 
@@ -156,6 +156,14 @@ def test_limits_are_measured(capsys):
     busy, cores = figures["threads that it keeps busy"].split(" of ")
     assert 0 < float(busy) <= float(cores) + 0.5
     assert all(re.search(r"GFLOP/s|GB/s|%|of", figure) for figure in figures.values())
+
+
+def test_pulls_are_measured(capsys):
+    pulls.main(["--quick"])
+    title, *rows, within, _ = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == ["max", "average", "log-sum-exp", "product", "norm"]
+    assert all(len(row) == len(title) for row in rows)
+    assert re.match(r"within 2 forwards \d of 5, geometric mean \d+\.\d\d", within)
 
 
 def test_slow_function_has_fewer_turns():

@@ -6,10 +6,9 @@ where `o` runs over the windows that see entry `i`. A fold is associative: a fol
 too, and long windows are folded axis by axis.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, partial, reduce
+from functools import partial, reduce
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -28,21 +27,22 @@ from jconv.pooling.reductions import reduced
 from jconv.pooling.stages import (
     FEW,
     NARROW,
+    Block,
     Windows,
     along,
-    beyond,
     blocked_sum,
     blocks,
+    cells_apart,
     cropped,
     enclosed,
-    exists,
+    entry,
     few,
     held,
     several_axes,
     shifted,
-    spread,
     step,
     taps_of,
+    terms_of,
     tight,
     views,
     written,
@@ -50,14 +50,17 @@ from jconv.pooling.stages import (
 
 Entry = tuple[Array, ...]
 
+# Taps of an axis up to which each entry multiplies the others by itself.
+LONG = 4
+
 
 class Fold(NamedTuple):
     """One way to fold entries, each of which is an array or a few.
 
     `stage(windows, entry, custom_vjp)` folds every window in one loop, and `joined(a, b)` two
-    entries. `fill(dtype)` is what padding holds. Stages `in_rows` take few channels together with
-    the axes behind theirs: 31x31 sums of 8x116x116x3, which are light, take 0.14 ms without and
-    0.35 so.
+    entries. `fill(dtype)` is what padding holds. Stages `in_rows` pad themselves, and take few
+    channels together with the axes behind theirs: 31x31 sums of 8x116x116x3, which are light, take
+    0.14 ms without and 0.35 so.
     """
 
     stage: Callable[[Windows, Entry, bool], Entry]
@@ -84,8 +87,12 @@ def by_axes(fold: Fold, y: Entry, windows: Windows, custom_vjp: bool) -> Entry:
     # Short rows are those of the last axis, which takes what the others leave.
     for n, axis in enumerate(axes if narrow else reversed(axes)):
         w = windows[axis]
-        if w.low or w.high:
-            around = along(y[0].shape[-rank - 1 : -1], axis, 1, 1, 1, (w.low, w.high))
+        padding = w.low, w.high
+        if fold.in_rows and w.taps <= FEW:
+            y = _along(fold, y, rank, axis, step(w), custom_vjp, padding)
+            continue
+        if any(padding):
+            around = along(y[0].shape[-rank - 1 : -1], axis, 1, 1, 1, padding)
             y = tuple(enclosed(part, around, fill) for part, fill in zip(y, fills, strict=True))
         elif n or narrow:
             y = between(y, rank)
@@ -99,16 +106,25 @@ def between(y: Entry, rank: int) -> Entry:
 
 
 def _along(
-    fold: Fold, x: Entry, rank: int, axis: int, step: tuple[int, int, int], custom_vjp: bool
+    fold: Fold,
+    x: Entry,
+    rank: int,
+    axis: int,
+    step: tuple[int, int, int],
+    custom_vjp: bool,
+    padding: tuple[int, int] = (0, 0),
 ) -> Entry:
-    """The fold of windows along one axis: of runs side by side, and of what they leave over."""
+    """The fold of windows along one axis: of runs side by side, and of what they leave over.
+
+    Only windows of few taps come with padding.
+    """
     taps, stride, dilation = step
     shape = x[0].shape
     if taps <= FEW:
         stride = stride or (taps - 1) * dilation + 1
+        made = along(shape[-rank - 1 : -1], axis, taps, stride, dilation, padding)
         if fold.narrow(x[0]):
-            return _in_rows(fold, x, rank, axis, (taps, stride, dilation), custom_vjp)
-        made = along(shape[-rank - 1 : -1], axis, taps, stride, dilation)
+            return _in_rows(fold, x, rank, axis, made[axis], custom_vjp)
         return fold.stage(made, x, custom_vjp)
     count = min(range(2, FEW), key=lambda count: count + sum(divmod(taps, count)))
     run, rest = divmod(taps, count)
@@ -131,16 +147,12 @@ def _along(
     return fold.joined(y, tail)
 
 
-def _in_rows(
-    fold: Fold, x: Entry, rank: int, axis: int, step: tuple[int, int, int], custom_vjp: bool
-) -> Entry:
+def _in_rows(fold: Fold, x: Entry, rank: int, axis: int, w: Window, custom_vjp: bool) -> Entry:
     """A stage along one axis, with the axes behind it as channels, which alone are few."""
     shape = x[0].shape
     at = len(shape) - rank - 1 + axis
-    taps, stride, dilation = step
-    windows = (Window(shape[at], taps, stride, dilation=dilation),)
     rows = [part.reshape(*shape[: at + 1], math.prod(shape[at + 1 :])) for part in x]
-    y = map(barrier, fold.stage(windows, tuple(rows), custom_vjp))
+    y = map(barrier, fold.stage((w,), tuple(rows), custom_vjp))
     return tuple(part.reshape(*part.shape[: at + 1], *shape[at + 1 :]) for part in y)
 
 
@@ -180,8 +192,21 @@ def _cut(x: Array, at: int, stop: int, start: int, custom_vjp: bool) -> tuple[Ar
 def multiplied(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
     """The product of every window."""
     x, windows = cropped(x, [tight(w) for w in windows])
-    image = image_of(x, len(windows), held(windows, x.shape[-1]))
+    image = image_of(x, len(windows), _held(windows, x.shape[-1]))
     return in_turns(_folded, (windows, custom_vjp), x, image=image, custom_vjp=custom_vjp)
+
+
+def _held(windows: Windows, channels: int) -> int:
+    """About how many arrays as large as the input a product and its gradient hold at once."""
+    if any(w.taps > FEW for w in windows):
+        return held(windows, channels)
+    copied = 3 if channels < NARROW or _is_long(windows) else 0
+    return copied + 2 * (sum(w.taps > 1 for w in windows) - 1)
+
+
+def _is_long(windows: Windows) -> bool:
+    """Whether running products are best of channels that fill vectors."""
+    return all(w.stride == 1 for w in windows) and max(w.taps for w in windows) > LONG
 
 
 def _folded(static: tuple[Windows, bool], x: Array) -> Array:
@@ -204,7 +229,8 @@ def _product_stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
 
 
 def _seen_multiplied(windows: Windows, x: Array) -> Array:
-    return kept(_multiplied(views(x, windows, 1)))
+    seen = views(x, windows, 1)
+    return kept(in_vectors(_multiplied(seen), len(seen)))
 
 
 def _reduced(windows: Windows, x: Array) -> Array:
@@ -222,49 +248,36 @@ def _multiplied_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
     """
     taps = [w.taps for w in windows if w.taps > 1 or w.stride > 1]
     count, narrow = math.prod(taps), x.shape[-1] < NARROW
-    runs = all(w.stride == 1 for w in windows) or (narrow and len(taps) == 1)
-    if runs and max(taps, default=1) <= FEW:
+    short = narrow and len(taps) == 1
+    if (short or _is_long(windows)) and max(taps) <= FEW:
         return _running_adjoint(windows, x, y_bar)
     several = len(taps) > 1 or count > FEW
-    if several and (narrow or len(blocks(windows)) * count > FEW):
+    if several and (narrow or blocks(windows) * count > FEW):
         _, transpose = jax.vjp(lambda x: by_axes(PRODUCT, (x,), windows, True), x)
         return transpose((y_bar,))[0]
-    # A tail that no window covers would take copies with room for one.
-    lead, size = x.ndim - len(windows) - 1, x.shape
-    x, windows = cropped(x, [_without_tail(w) for w in windows])
-    ends = [(0, n - w.size) for n, w in zip(size[lead:-1], windows, strict=True)]
-    seen = views(*beyond(x, windows))
-    y_bar, one = spread(y_bar, windows), jnp.ones((), x.dtype)
+    one, pieces = jnp.ones((), x.dtype), cells_apart(windows, seen=True)
+    if not terms_of(pieces):
+        return jnp.zeros_like(x)
 
-    def term(block):
+    def term(block: Block) -> Array:
         share = shifted(y_bar, windows, block)
         own = taps_of(block, share.ndim, np.int32)
-        for tap, entry in enumerate(seen):
-            reads = own == tap
-            if not reads.all():
-                entry = shifted(entry, windows, block)
-                share = share * (jnp.where(reads, one, entry) if reads.any() else entry)
-        taken = exists(block, windows, share.ndim) & (own >= 0)
-        return jnp.where(taken, share, jnp.zeros_like(one))
+        for tap, at in enumerate(np.ndindex(*(w.taps for w in windows))):
+            reads, other = own == tap, entry(x, windows, block, at)
+            if other is not None and not reads.all():
+                share = share * (jnp.where(reads, one, other) if reads.any() else other)
+        return jnp.where(own >= 0, share, jnp.zeros_like(one))
 
-    total = blocked_sum(windows, term)
-    return written(total, ends) if any(map(any, ends)) else total
-
-
-def _without_tail(w: Window) -> Window:
-    """The window over what it covers of its input, or over one entry of it."""
-    tail = min(w.extent - w.covered, w.high + w.size - 1)
-    return dataclasses.replace(w, high=w.high - max(tail, 0))
+    return blocked_sum(windows, term, pieces=pieces)
 
 
 def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
-    """Of windows everywhere, or along one axis: axis after axis, or along all of them at once where
-    taps are few.
+    """Of windows everywhere, or along one axis: axis after axis.
 
     All that the steps read is padded once, and each leaves just what the next one reads.
     """
     lead, channels, shape = x.ndim - len(windows) - 1, 1, x.shape
-    groups = [(axis,) for axis, w in enumerate(windows) if w.taps > 1 or w.stride > 1]
+    axes = [axis for axis, w in enumerate(windows) if w.taps > 1 or w.stride > 1]
     near = written(x, [(w.reach, w.reach) for w in windows], 1)
     taken = _reaching(windows, _repeated(windows, y_bar))
     if 1 < x.shape[-1] < NARROW:
@@ -272,27 +285,26 @@ def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
         windows = (*windows[:-1], _in_a_row(windows[-1], channels))
         near, taken = (a.reshape(*a.shape[:-2], math.prod(a.shape[-2:])) for a in (near, taken))
     still = [(0, 0)] * (taken.ndim - lead - 1)
-    if math.prod(w.taps for w in windows) < FEW:
-        groups = [tuple(axis for group in groups for axis in group)]
     products = [near]
-    for (axis,) in reversed(groups[1:]):
+    for axis in reversed(axes[1:]):
         w, near = windows[axis], products[-1]
         runs = [
             lax.slice_in_dim(near, start, start + w.size + w.reach, axis=lead + axis)
             for start in range(0, w.reach + 1, w.dilation)
         ]
         products.append(written(_multiplied(runs), still))
-    while groups:
-        group, *groups = groups
-        taken = _others(windows, group, lead, channels, products.pop(), taken)
-        if groups:
+    for axis in axes:
+        taken = _others(windows, axis, lead, channels, products.pop(), taken)
+        if axis != axes[-1]:
             taken = written(taken, still)
-            (axis,) = group
             at, w = lead + axis, windows[axis]
             products = [
                 lax.slice_in_dim(near, w.reach, w.reach + w.size, axis=at) for near in products
             ]
     y = in_vectors(taken)
+    if len(windows) > 1:
+        # Another axis may read it for each of its taps.
+        y = kept(y)
     return y if channels == 1 else barrier(y).reshape(shape)
 
 
@@ -327,54 +339,30 @@ def _in_a_row(w: Window, channels: int) -> Window:
     return Window(size, w.taps, stride, low, high, dilation)
 
 
-def _others(
-    windows: Windows, axes: tuple[int, ...], lead: int, channels: int, near: Array, y: Array
-) -> Array:
-    """What each entry takes of the windows along these axes: `y` times the other entries.
+def _others(windows: Windows, axis: int, lead: int, channels: int, near: Array, y: Array) -> Array:
+    """What each entry takes of the windows along this axis: `y` times the other entries.
 
-    `near` and `y` hold `reach` more along each of them, `near` at both ends, `y` before. Windows
-    along the last axis start side by side, as many as there are `channels` in it.
+    `near` and `y` hold `reach` more along it, `near` at both ends, `y` before. Windows along the
+    last axis start side by side, as many as there are `channels` in it.
     """
+    w, at, one = windows[axis], lead + axis, jnp.ones((), y.dtype)
+    run = channels if axis == len(windows) - 1 else 1
 
-    def read(a: Array, steps: Sequence[int]) -> Array:
-        for axis, taps in zip(axes, steps, strict=True):
-            w = windows[axis]
-            start = w.reach + w.dilation * taps
-            a = lax.slice_in_dim(a, start, start + w.size, axis=lead + axis)
-        return a
+    def read(a: Array, taps: int) -> Array:
+        start = w.reach + w.dilation * taps
+        return lax.slice_in_dim(a, start, start + w.size, axis=at)
 
-    @cache
-    def product(entry: tuple[int, ...], first: tuple[int, ...]) -> Array:
-        """Of an entry along some axes, and along the others of a window with that first entry."""
-        if not first:
-            return read(near, entry)
-        taps = range(windows[axes[len(entry)]].taps)
-        return _multiplied([product((*entry, first[0] + t), first[1:]) for t in taps])
+    def beside(step: int) -> list[Array]:
+        entries = [read(near, t * step) for t in range(1, w.taps)]
+        return [one, *accumulate(entries, jnp.multiply)]
 
-    def taken(first: tuple[int, ...]) -> Array:
-        """What the windows with these first entries along the last axes leave of `y`."""
-        done = len(axes) - len(first)
-        if not done:
-            return read(y, first)
-        own, axis = (0,) * (done - 1), axes[done - 1]
-        w, one = windows[axis], jnp.ones((), y.dtype)
-        run = channels if axis == len(windows) - 1 else 1
-
-        def beside(step: int) -> list[Array]:
-            entries = [product((*own, t * step), first) for t in range(1, w.taps)]
-            return [one, *accumulate(entries, jnp.multiply)]
-
-        before, after = beside(-1), beside(1)
-        terms = []
-        for tap in range(w.taps):
-            share = taken((-tap, *first)) * (before[tap] * after[w.taps - 1 - tap])
-            there = np.expand_dims(
-                _exists(w, tap, run), [a for a in range(y.ndim) if a != lead + axis]
-            )
-            terms.append(jnp.where(there, share, jnp.zeros((), y.dtype)))
-        return reduce(jnp.add, terms)
-
-    return taken(())
+    before, after = beside(-1), beside(1)
+    terms = []
+    for tap in range(w.taps):
+        share = read(y, -tap) * (before[tap] * after[w.taps - 1 - tap])
+        there = np.expand_dims(_exists(w, tap, run), [a for a in range(y.ndim) if a != at])
+        terms.append(jnp.where(there, share, jnp.zeros((), y.dtype)))
+    return reduce(jnp.add, terms)
 
 
 def _exists(w: Window, tap: int, run: int) -> np.ndarray:

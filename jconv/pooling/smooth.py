@@ -106,7 +106,7 @@ def _is_written(windows: Windows, channels: int, overlap: bool) -> bool:
 def _backward(static: Static, x: Array, y_bar: Array, y: Array, *z: Array) -> Array:
     kind, windows = static
     shares = tuple(map(kept, kind.share((y, z), y_bar)))
-    if len(blocks(windows)) <= FEW:
+    if blocks(windows) <= FEW:
         return _seen(kind, windows, x, shares)
     s, c = kind.slope(x)
     total, most = over(SCALED, *_turned(windows, shares))

@@ -10,15 +10,16 @@ own rule.
 The adjoint scatters nothing. Entry `i = stride*q + r` is read by the windows `o = q - b` through
 the taps at the distance `stride*b + low + r`, for the few blocks `b` that reach so far. In the
 layout `[q, r]` the adjoint is a sum over the blocks of one shifted, broadcast view of the windows;
-a reshape undoes the layout. So padding costs the adjoint nothing. Of few channels each window is
-repeated `stride` times along the last axis, which with them makes one long row.
+a reshape undoes the layout. So padding costs the adjoint nothing. Cells `q` that the same blocks
+reach need no room around the windows, and are put side by side in one loop. Of few channels each
+window is repeated `stride` times along the last axis, which with them makes one long row.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
-from itertools import chain, product
+from itertools import chain, pairwise, product
 from typing import Any, NamedTuple
 
 import jax
@@ -271,14 +272,28 @@ def step(w: Window) -> tuple[int, int, int]:
 
 
 class Block(NamedTuple):
-    """Windows `o = q - shift`: `taps[r]` is the tap that reads entry `[q, r]`, -2 for none.
+    """Windows `o = q - shift` at some cells `q`, and where those stand in an array of windows.
 
-    With so many channels in a `row`, `taps` has every entry of the last axis.
+    `taps[r]` is the tap that reads entry `[q, r]`, -2 for none; with so many channels in a `row`,
+    `taps` has every entry of the last axis.
     """
 
     shift: tuple[int, ...]
     taps: np.ndarray
+    cells: tuple[tuple[int, int], ...]
+    starts: tuple[int, ...]
     row: int = 0
+
+
+class Piece(NamedTuple):
+    """Cells of one axis, from `start` to `stop`, and `(shift, taps, start)` of all their blocks."""
+
+    start: int
+    stop: int
+    blocks: list[tuple[int, np.ndarray, int]]
+
+
+Pieces = Sequence[Sequence[Piece]]  # per axis
 
 
 def row_of(windows: Sequence[Window], channels: int, light: bool = False) -> int:
@@ -296,22 +311,61 @@ def row_of(windows: Sequence[Window], channels: int, light: bool = False) -> int
     vectors = channels >= 8 if light else channels >= NARROW or fills
     if vectors or entries > ROWS or w.stride == 1:
         return 0
-    gains = w.stride > 2 or (len(blocks(tuple(windows))) > 1 and not (light and len(windows) == 1))
+    gains = w.stride > 2 or (blocks(windows) > 1 and not (light and len(windows) == 1))
     return channels if gains else 0
 
 
-def blocks(windows: Windows) -> list[Block]:
-    """Every shift through which a window reaches an entry."""
-    made = []
-    for choice in product(*map(_axis_blocks, windows)):
-        taps = np.zeros((1,) * len(windows), int)
-        reached = np.ones_like(taps, bool)
-        for axis, (w, (_, tap)) in enumerate(zip(windows, choice, strict=True)):
-            tap = tap.reshape([-1 if a == axis else 1 for a in range(len(windows))])
-            taps = taps * w.taps + tap
-            reached = reached & (tap >= 0)
-        made.append(Block(tuple(b for b, _ in choice), np.where(reached, taps, -2)))
-    return made
+def blocks(windows: Sequence[Window]) -> int:
+    """Through how many shifts a window reaches an entry."""
+    return math.prod(len(list(_axis_blocks(w))) for w in windows)
+
+
+def all_cells(windows: Windows) -> Pieces:
+    """All cells at once, of what `spread` leaves."""
+    return [[_whole(w)] for w in windows]
+
+
+def _whole(w: Window) -> Piece:
+    before, _ = _around(w)
+    return Piece(0, _cells(w), [(b, taps, before - b) for b, taps in _axis_blocks(w)])
+
+
+def cells_apart(windows: Windows, seen: bool = False) -> Pieces:
+    """The cells that the same blocks reach, and of which, if `seen`, each tap sees all or none."""
+    return [_apart(w, seen) for w in windows]
+
+
+def _apart(w: Window, seen: bool) -> list[Piece]:
+    made, ends = list(_axis_blocks(w)), {0, _cells(w)}
+    for b, _ in made:
+        ends |= {b, b + w.out}
+        for at in range(-w.low, w.reach + 1 - w.low, w.dilation) if seen else ():
+            ends |= {b - at // w.stride, b + (w.size - 1 - at) // w.stride + 1}
+    inside = sorted(end for end in ends if 0 <= end <= _cells(w))
+    return [
+        Piece(start, stop, [(b, taps, start - b) for b, taps in made if b <= start < b + w.out])
+        for start, stop in pairwise(inside)
+    ]
+
+
+def terms_of(pieces: Pieces) -> int:
+    """Of how many blocks the sums of all pieces are."""
+    return math.prod(sum(len(piece.blocks) for piece in axis) for axis in pieces)
+
+
+def _block(windows: Windows, pieces: Sequence[Piece], choice: Sequence, row: int) -> Block:
+    """One block of a piece of every axis."""
+    taps = np.zeros((1,) * len(windows), int)
+    reached = np.ones_like(taps, bool)
+    for axis, (w, (_, tap, _)) in enumerate(zip(windows, choice, strict=True)):
+        tap = tap.reshape([-1 if a == axis else 1 for a in range(len(windows))])
+        taps = taps * w.taps + tap
+        reached = reached & (tap >= 0)
+    taps = np.where(reached, taps, -2)
+    if row:
+        taps = taps[..., np.arange(windows[-1].size * row) // row % windows[-1].stride]
+    shift, starts = (tuple(part[i] for part in choice) for i in (0, 2))
+    return Block(shift, taps, tuple((p.start, p.stop) for p in pieces), starts, row)
 
 
 def _axis_blocks(w: Window) -> Iterator[tuple[int, np.ndarray]]:
@@ -348,7 +402,7 @@ def spread(y: Array, windows: Windows, fill: float = 0, row: int = 0, light: boo
     around = [_around(w) for w in windows]
     if row:
         return _row(_side_by_side(_enclosed(y, around, fill), windows[-1].stride))
-    several = len(blocks(windows)) > 1
+    several = blocks(windows) > 1
     padded = partial(written, around=around, fill=fill, at_once=_at_once(windows))
     if not several and not any(map(any, around)):
         return y
@@ -380,28 +434,31 @@ def _side_by_side(y: Array, times: int) -> Array:
 
 
 def shifted(y: Array, windows: Windows, block: Block) -> Array:
-    """The spread `y` moved by the block's shift, `[*batch, q, 1, q, 1, ..., c]`."""
+    """`y` at the windows of the block, `[*batch, q, 1, q, 1, ..., c]`."""
     lead = y.ndim - len(windows) - 1
-    starts = [_around(w)[0] - b for w, b in zip(windows, block.shift, strict=True)]
-    bounds = [(s, s + _cells(w)) for w, s in zip(windows, starts, strict=True)]
+    made = zip(block.starts, block.cells, strict=True)
+    bounds = [(start, start + stop - first) for start, (first, stop) in made]
     if block.row:
-        start = starts[-1] * windows[-1].stride * block.row
+        start = block.starts[-1] * windows[-1].stride * block.row
         bounds[-1] = start, start + windows[-1].size * block.row
-    y = crop(y, lead, bounds)
-    return lax.expand_dims(y, [lead + 2 * axis + 1 for axis in range(len(windows))])
+    return _expanded(crop(y, lead, bounds), len(windows))
 
 
-def beyond(x: Array, windows: Windows) -> tuple[Array, Windows]:
-    """`x` with ones around, and windows over it: all that `spread` makes room for."""
-    ends = []
-    for w in windows:
-        before, behind = _around(w)
-        last = (w.out + behind - 1) * w.stride + w.reach - w.low
-        ends.append((before * w.stride + w.low, max(last + 1 - w.size, 0)))
-    x = written(x, ends, 1) if any(map(any, ends)) else x
-    sizes = x.shape[-len(windows) - 1 : -1]
-    made = zip(windows, sizes, strict=True)
-    return x, tuple(dataclasses.replace(w, size=n, low=0, high=0) for w, n in made)
+def entry(x: Array, windows: Windows, block: Block, tap: Sequence[int]) -> Array | None:
+    """What a tap of the block's windows reads of `x`, laid out as `shifted`; None of padding."""
+    bounds = []
+    for w, b, t, (start, stop) in zip(windows, block.shift, tap, block.cells, strict=True):
+        first = w.stride * (start - b) + w.dilation * t - w.low
+        bounds.append((first, first + w.stride * (stop - 1 - start) + 1))
+    if any(first < 0 or end > w.size for (first, end), w in zip(bounds, windows, strict=True)):
+        return None
+    lead = x.ndim - len(windows) - 1
+    return _expanded(crop(x, lead, bounds, [w.stride for w in windows]), len(windows))
+
+
+def _expanded(y: Array, rank: int) -> Array:
+    lead = y.ndim - rank - 1
+    return lax.expand_dims(y, [lead + 2 * axis + 1 for axis in range(rank)])
 
 
 def cells(x: Array, windows: Windows, row: int = 0) -> Array:
@@ -433,27 +490,52 @@ def taps_of(block: Block, ndim: int, dtype) -> np.ndarray:
     return block.taps.reshape((1,) * (ndim - 2 * rank - 1) + (*pairs, 1)).astype(dtype)
 
 
-def exists(block: Block, windows: Windows, ndim: int) -> Array:
-    """Whether there is a window `o = q - shift`, against a blocked array of `ndim` axes."""
-    there = jnp.ones((1,) * ndim, bool)
-    for axis, (w, b) in enumerate(zip(windows, block.shift, strict=True)):
-        o = np.arange(_cells(w)) - b
-        there = there & laid((o >= 0) & (o < w.out), 2 * axis, 2 * len(windows), ndim)
-    return there
-
-
 def blocked_sum(
-    windows: Windows, term: Callable[[Block], Array], terms: int = 1, row: int = 0
+    windows: Windows,
+    term: Callable[[Block], Array],
+    terms: int = 1,
+    row: int = 0,
+    pieces: Pieces | None = None,
 ) -> Array:
-    """`sum_b term(b)` over the blocks, out of the blocked layout, `terms` for `in_vectors`."""
-    made, size = blocks(windows), [w.size for w in windows]
+    """`sum_b term(b)` over the blocks, out of the blocked layout, `terms` for `in_vectors`.
+
+    Of the blocks of `pieces`, of which there are some, or of all that `spread` made room for.
+    """
+    size = [w.size for w in windows]
+    total = _sums(windows, term, row, pieces or all_cells(windows), [])
+    assert total is not None
     if not row:
-        total = in_vectors(reduce(jnp.add, map(term, made)), terms)
         # XLA:CPU would find each entry's place in the blocks by division, were the reshape in the
         # loop.
-        return uncells(barrier(total), size)
-    r = np.arange(size[-1] * row) // row % windows[-1].stride
-    made = [Block(block.shift, block.taps[..., r], row) for block in made]
-    total = in_vectors(uncells(reduce(jnp.add, map(term, made)), [*size[:-1], len(r)]), terms)
+        return uncells(barrier(in_vectors(total, terms)), size)
+    total = in_vectors(uncells(total, [*size[:-1], size[-1] * row]), terms)
     # And each channel's in the row.
     return barrier(total).reshape(*total.shape[:-2], size[-1], row)
+
+
+def _sums(
+    windows: Windows, term: Callable, row: int, left: Pieces, pieces: Sequence[Piece]
+) -> Array | None:
+    """The sums at the cells of these pieces, and of those `left`; None where no window reaches.
+
+    What one loop of XLA:CPU concatenates it computes part by part, without an array for any: the
+    gradient of products of 3 with stride 2 over 4x8192x64 took 1.2 ms from padded copies, and
+    takes 0.26.
+    """
+    if not left:
+        choices = product(*(piece.blocks for piece in pieces))
+        terms = [term(_block(windows, pieces, choice, row)) for choice in choices]
+        return reduce(jnp.add, terms) if terms else None
+    here, *left = left
+    parts = [_sums(windows, term, row, left, [*pieces, piece]) for piece in here]
+    known = next((part for part in parts if part is not None), None)
+    if known is None or len(parts) == 1:
+        return known
+    axis = known.ndim - 1 - 2 * (len(left) + 1)
+
+    def none(piece: Piece) -> Array:
+        shape = *known.shape[:axis], piece.stop - piece.start, *known.shape[axis + 1 :]
+        return jnp.zeros(shape, known.dtype)
+
+    joined = zip(parts, here, strict=True)
+    return lax.concatenate([none(p) if part is None else part for part, p in joined], axis)
