@@ -1,15 +1,17 @@
 """The comparisons with other libraries: answers first, then times, as a table, a file, a figure."""
 
 import json
+import math
 import os
 import re
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import compare_layers, compare_steps, limits
+from experiments import compare_layers, compare_steps, limits, per_example
 from experiments.speed import bench, cores, peers, report, tables, timing
 
 
@@ -156,6 +158,26 @@ def test_limits_are_measured(capsys):
     busy, cores = figures["threads that it keeps busy"].split(" of ")
     assert 0 < float(busy) <= float(cores) + 0.5
     assert all(re.search(r"GFLOP/s|GB/s|%|of", figure) for figure in figures.values())
+
+
+def test_gradients_of_single_examples_are_timed(capsys):
+    per_example.main(["--quick"])
+    header, *rows, summary = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["layer", "vmap", "jconv", "product"]
+    for row in rows:
+        *_, ratio, bound = map(float, row.split()[-5:])
+        assert min(ratio, bound) > 0
+    assert len(rows) == 3
+    assert "least" in summary
+
+
+def test_a_bare_product_is_the_gradient_or_its_transpose():
+    layer = per_example.layers(2)[6]
+    gradient = math.prod(layer.shapes[1][:-1]), layer.outputs
+    for product, (left, right) in per_example.products(layer):
+        k = jax.eval_shape(product, jnp.zeros(left), jnp.zeros(right))
+        rows, columns = math.prod(k.shape[1:-1]), k.shape[-1]
+        assert (rows, columns) in (gradient, gradient[::-1])
 
 
 def test_slow_function_has_fewer_turns():
