@@ -1,15 +1,17 @@
 """The comparisons with other libraries: answers first, then times, as a table, a file, a figure."""
 
 import json
+import math
 import os
 import re
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import compare_layers, compare_steps, limits, pulls
+from experiments import compare_layers, compare_steps, limits, per_example, pulls
 from experiments.speed import bench, cores, peers, report, tables, timing
 
 
@@ -164,6 +166,26 @@ def test_pulls_are_measured(capsys):
     assert [row.split()[0] for row in rows] == ["max", "average", "log-sum-exp", "product", "norm"]
     assert all(len(row) == len(title) for row in rows)
     assert re.match(r"within 2 forwards \d of 5, geometric mean \d+\.\d\d", within)
+
+
+def test_gradients_of_single_examples_are_timed(capsys):
+    per_example.main(["--quick"])
+    header, *rows, summary = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["layer", "vmap", "jconv", "product"]
+    for row in rows:
+        *_, ratio, bound = map(float, row.split()[-5:])
+        assert min(ratio, bound) > 0
+    assert len(rows) == 3
+    assert "least" in summary
+
+
+def test_a_bare_product_is_the_gradient_or_its_transpose():
+    layer = per_example.layers(2)[6]
+    gradient = math.prod(layer.shapes[1][:-1]), layer.outputs
+    for product, (left, right) in per_example.products(layer):
+        k = jax.eval_shape(product, jnp.zeros(left), jnp.zeros(right))
+        rows, columns = math.prod(k.shape[1:-1]), k.shape[-1]
+        assert (rows, columns) in (gradient, gradient[::-1])
 
 
 def test_slow_function_has_fewer_turns():
