@@ -161,18 +161,19 @@ def has_lines(p: Problem) -> bool:
 def leaves_a_thread(p: Problem) -> bool:
     """Whether XLA:CPU's own 2D convolution runs on one thread, and for long enough to matter.
 
-    It shares out its output channels in blocks of 128, of 64 for sums of 1024 terms and more:
-    cifar_3x3 takes as long on one core as on two. In 1D it shares out the positions as well. Sums
-    of few terms are not worth it: 3x3 taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7.
-    Nor are short calls that widen: 5x5 taps, 16 to 64 channels on 32x9x6, take 0.22 ms and folded
-    0.30, 45 to 32 on 8x13x8 0.40 and 0.26.
+    It shares out its output channels in blocks of 128, of 64 for sums of some 850 terms and more:
+    cifar_3x3 takes as long on one core as on two, 5x5 taps of 34 -> 128 on 4x11x28 0.41 ms, and
+    folded 1.2. In 1D it shares out the positions as well. Sums of few terms are not worth it: 3x3
+    taps, 3 to 64 channels on 8x64x64, take 0.5 ms, folded 0.7. Nor are short calls that widen: 5x5
+    taps, 16 to 64 channels on 32x9x6, take 0.22 ms and folded 0.30, 45 to 32 on 8x13x8 0.40 and
+    0.26.
     """
     inputs, outputs = p.ends
     widens = inputs < outputs or not p.is_unit_stride
     return (
         p.rank == 2
         and p.taps * inputs >= 64
-        and outputs < (256 if p.taps * inputs < 1024 else 128)
+        and outputs < (256 if p.taps * inputs < 832 else 128)
         and p.products >= (2**25 if widens else 2**24)
     )
 
