@@ -55,11 +55,13 @@ def _narrows(p: Problem) -> bool:
 
     5x5 taps, 32 -> 4 channels on 2x13x25, take 0.32 ms as they are and 0.08 turned, 3 taps, 192 ->
     12 on 2x1000, 1.1 and 0.4. Of few positions turning the kernel back takes too long: 512 -> 64 on
-    2x6x8 1.3 ms turned and 0.3.
+    2x6x8 1.3 ms turned and 0.3. Winograd's tiles gain less: 3x3 taps, 64 -> 32 on 16x17x23, take
+    1.9 ms turned and 1.2, 256 -> 64 on 8x13x16 1.8 and 2.8.
     """
+    tiles = p.rank == 2 and _is_tiled(p) and not _is_half_tiled(p)
     return (
         p.is_unit_stride
-        and p.inputs >= 2 * p.outputs
+        and p.inputs >= (4 if tiles else 2) * p.outputs
         and p.positions >= 2 * p.inputs
         and math.prod(p.spec.size) <= 2 * math.prod(p.spec.out)
         and not _is_light(p)
