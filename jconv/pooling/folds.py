@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from itertools import accumulate
+from operator import mul
 from typing import Any, NamedTuple
 
 import jax
@@ -201,7 +202,9 @@ def _held(windows: Windows, channels: int) -> int:
     if any(w.taps > FEW for w in windows):
         return held(windows, channels)
     copied = 3 if channels < NARROW or _is_long(windows) else 0
-    return copied + 2 * (sum(w.taps > 1 for w in windows) - 1)
+    # What all axes but one leave, and its cotangent.
+    steps = list(accumulate((w.stride for w in windows if w.taps > 1), mul))[:-1]
+    return copied + math.ceil(sum(2 / step for step in steps))
 
 
 def _is_long(windows: Windows) -> bool:
