@@ -87,7 +87,18 @@ def in_vectors(y: Array, terms: int = 1) -> Array:
     tests = 180 // max(channels, 1) - terms
     if channels < 8 or tests < 1:
         return finished(y)
-    return _on_cpu(partial(_tested, axis, tests), y)
+    tested = partial(_tested, axis, tests)
+    return _on_cpu(partial(_transposable, tested), y)
+
+
+def _transposable(f: Callable[[Array], Array], y: Array) -> Array:
+    """`f(y)`, which is `y` itself: JAX is told that it is its own transpose.
+
+    What comes from behind one barrier it takes to be as linear as `y`, the bytes, too.
+    """
+    if not jnp.issubdtype(y.dtype, jnp.inexact):
+        return f(y)
+    return lax.custom_linear_solve(lambda x: x, y, lambda _, y: f(y), symmetric=True)
 
 
 def _tested(axis: int, tests: int, y: Array) -> Array:

@@ -294,6 +294,29 @@ def test_many_channels_are_pooled_as_few(pool):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize("window", [(2, 2), (4, 3)], ids=str)
+@pytest.mark.parametrize("pool", [jconv.max_pool, jconv.avg_pool, jconv.prod_pool])
+def test_many_channels_are_differentiated_as_few(pool, window):
+    """And JAX must know that choice for one that it may transpose."""
+    x = dense((1, 5, 7, 8), "float64", seed=0)
+    options = {"window": window, "stride": 4, "padding": [(0, 1), (-1, 0)]}
+    ruled = functools.partial(pool, **options)
+    plain = functools.partial(ruled, custom_vjp=False)
+    assert_rule(ruled, plain, (x,), order=2, draws=1)
+    y, pull = jax.vjp(plain, x)
+    few, pull_few = jax.vjp(ruled, x[..., :5])
+    np.testing.assert_allclose(y[..., :5], few, rtol=1e-12)
+    np.testing.assert_allclose(pull(y)[0][..., :5], pull_few(few)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("pool", [jconv.avg_pool, jconv.sum_pool])
+def test_averages_of_many_channels_are_transposed(pool):
+    x = dense((1, 5, 7, 8), "float32", seed=0)
+    plain = functools.partial(pool, window=(4, 3), custom_vjp=False)
+    transpose = jax.linear_transpose(plain, x)
+    assert_adjoint(plain, lambda y: transpose(y)[0], x, plain(x))
+
+
 def test_winners_under_vmap():
     x = dense((2, 3, 6, 5, 2), "float32", seed=0)
     pool = functools.partial(jconv.max_pool, window=(3, 2), padding=1, return_indices=True)
