@@ -3,6 +3,7 @@
 A block is a few whole images, or a few rows (positions of the first spatial axis) of one image.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -56,6 +57,12 @@ class Blocks(NamedTuple):
     def inside(self, step: Array | int, rows: int) -> Array:
         """Which rows of block `step` are among the `rows` of an image."""
         return step % self.row_blocks * self.rows + jnp.arange(self.rows) < rows
+
+    def windows(self, w: Window) -> tuple[Window, Window]:
+        """`w` over the rows of all blocks, some of which may be too many, and of one, padded."""
+        one, whole = ((n - 1) * w.stride + w.reach + 1 for n in (self.rows, self.padded_rows))
+        grown = dataclasses.replace(w, high=max(whole - w.low - w.spread, w.high))
+        return grown, dataclasses.replace(w.padded(), size=one)
 
 
 def known(n: int) -> int:

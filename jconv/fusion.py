@@ -12,6 +12,8 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from jconv.placement import varied
+
 # Sums side by side in one loop, as one alone waits at every term for the one before: 15x15 taps on
 # 512x512 take 2.6 ms with 2 and 1.2 with 4.
 SUMS = 4
@@ -87,29 +89,27 @@ def in_vectors(y: Array, terms: int = 1) -> Array:
     tests = 180 // max(channels, 1) - terms
     if channels < 8 or tests < 1:
         return finished(y)
-    tested = partial(_tested, axis, tests)
-    return _on_cpu(partial(_transposable, tested), y)
-
-
-def _transposable(f: Callable[[Array], Array], y: Array) -> Array:
-    """`f(y)`, which is `y` itself: JAX is told that it is its own transpose.
-
-    What comes from behind one barrier it takes to be as linear as `y`, the bytes, too.
-    """
-    if not jnp.issubdtype(y.dtype, jnp.inexact):
-        return f(y)
-    return lax.custom_linear_solve(lambda x: x, y, lambda _, y: f(y), symmetric=True)
+    return _on_cpu(partial(_tested, axis, tests), y)
 
 
 def _tested(axis: int, tests: int, y: Array) -> Array:
     channels = y.shape[axis]
     bytes = jnp.asarray(np.arange(tests * channels).reshape(tests, channels) % 100, jnp.int8)
-    # Behind one barrier, or XLA would take the tests out of a loop over images: 5x5 maxima over
-    # 8x128x128x16 took 5.8 ms, and take 2.1.
-    y, bytes = lax.optimization_barrier((y, bytes))
-    always = reduce(jnp.logical_and, [row >= 0 for row in bytes])
-    always = lax.broadcast_in_dim(always, y.shape, (axis,))
-    return jnp.where(always, y, jnp.zeros((), y.dtype))
+    bytes = varied(bytes, y)
+
+    def chosen(y: Array) -> Array:
+        # Behind one barrier, or XLA would take the tests out of a loop over images: 5x5 maxima over
+        # 8x128x128x16 took 5.8 ms, and take 2.1.
+        y, tested = lax.optimization_barrier((y, bytes))
+        always = reduce(jnp.logical_and, [row >= 0 for row in tested])
+        always = lax.broadcast_in_dim(always, y.shape, (axis,))
+        return jnp.where(always, y, jnp.zeros((), y.dtype))
+
+    if not jnp.issubdtype(y.dtype, jnp.inexact):
+        return chosen(y)
+    # JAX takes bytes behind the barrier of what is linear to be so, too, and must be told that this
+    # is its own transpose.
+    return lax.custom_linear_solve(lambda x: x, y, lambda _, y: chosen(y), symmetric=True)
 
 
 def alone(f: Callable[..., Array]) -> Callable[..., Array]:

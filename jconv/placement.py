@@ -30,9 +30,13 @@ def varying(a: Any) -> frozenset[str]:
 
 def zeros(shape: Sequence[int], dtype: Any, *like: Any) -> Array:
     """Zeros that vary over the mesh as a sum of these arrays does: what such a sum starts from."""
-    made = jnp.zeros(shape, dtype)
+    return varied(jnp.zeros(shape, dtype), *like)
+
+
+def varied(a: Array, *like: Any) -> Array:
+    """`a`, the same on all devices, as one that varies over the mesh as a sum of these does."""
     axes = frozenset().union(*map(varying, like))
-    return lax.pcast(made, tuple(axes), to="varying") if axes else made
+    return lax.pcast(a, tuple(axes), to="varying") if axes else a
 
 
 def lay(a: Array, mesh: Mesh | AbstractMesh, spec: PartitionSpec) -> Array:

@@ -70,15 +70,12 @@ def _in_blocks(blocks: Blocks, spec: Spec, x: Array, y: Array) -> tuple[Spec, Re
     if blocks.row_blocks == 1:
         return spec, _whole(blocks, x), _whole(blocks, y)
     first, *others = spec.windows
-    covered = [(n - 1) * first.stride + first.reach + 1 for n in (blocks.rows, blocks.padded_rows)]
-    high = max(covered[1] - first.low - first.spread, first.high)
-    of_x = dataclasses.replace(first, high=high)
-    of_y = Window(first.out, 1, high=blocks.padded_rows - first.out)
+    of_x, one = blocks.windows(first)
+    of_y, _ = blocks.windows(Window(first.out, 1))
     read_x, read_y = (
         reader(blocks, a, (w, *(Window(n, 1) for n in a.shape[2:-1])), w.stride, size)
-        for a, w, size in ((x, of_x, covered[0]), (y, of_y, blocks.rows))
+        for a, w, size in ((x, of_x, one.size), (y, of_y, blocks.rows))
     )
-    one = dataclasses.replace(first.padded(), size=covered[0])
     return dataclasses.replace(spec, windows=(one, *others)), read_x, read_y
 
 

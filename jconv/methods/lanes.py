@@ -52,6 +52,9 @@ BUDGET = 24 * 2**20
 def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
     """`backwards` reads the taps last to first, where a reversed copy would only be another array.
 
+    Longer than the first cache, what the same program wrote is slow to read again and again: 7x7
+    taps of 384 channels on 8x14x14 take 1.2 ms instead of 0.85.
+
     What is not read where it is goes by a few examples at a time.
     """
     c, m = k.shape[-2], k.shape[-1] // spec.groups
@@ -68,9 +71,6 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
 
 
 def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
-    """Longer than the first cache, what the same program wrote is slow to read again and again: 7x7
-    taps of 384 channels on 8x14x14 take 1.2 ms instead of 0.85.
-    """
     c, m = k.shape[-2], k.shape[-1] // spec.groups
     turned = _has_groups_last(spec, m)
     paired = _is_paired(spec, c, m) and jnp.issubdtype(x.dtype, jnp.floating)

@@ -284,18 +284,12 @@ def _blocked(
 
     A block has `least` bytes where that is more than the usual, or `whole` times as many.
     """
-    first, *others = spec.padded().windows
+    first, *others = spec.windows
     row = math.prod(spec.taps) * x.shape[-1] * math.prod(spec.out[1:]) * x.dtype.itemsize
     blocks = split(x.shape[0], first.out, row, least=least, whole=whole)
-
-    def needed(rows: int) -> int:
-        return (rows - 1) * first.stride + first.reach + 1
-
-    outer = spec.windows[0]
-    high = needed(blocks.padded_rows) - outer.low - outer.spread
-    grown = (dataclasses.replace(outer, high=max(high, outer.high)), *spec.windows[1:])
-    windows = (dataclasses.replace(first, size=needed(blocks.rows)), *others)
-    return blocks, windows, reader(blocks, x, grown, first.stride, windows[0].size)
+    grown, one = blocks.windows(first)
+    windows = one, *(w.padded() for w in others)
+    return blocks, windows, reader(blocks, x, (grown, *others), first.stride, one.size)
 
 
 def planar(
