@@ -111,8 +111,8 @@ def _normal(*shape: int) -> np.ndarray:
 
 def measure(layer: Layer, rounds: int) -> list[float]:
     """Milliseconds by `vmap`, by jconv, and of the fastest product."""
-    arrays = _normal(*layer.shapes[0]), _normal(*layer.shapes[2])
-    programs = [peers.compiled(partial(way, layer), *arrays) for way in (by_vmap, by_jconv)]
+    x, _, y = convolutions.arrays(layer)
+    programs = [peers.compiled(partial(way, layer), x, y) for way in (by_vmap, by_jconv)]
     right, ours = (program.answer()["result"] for program in programs)
     np.testing.assert_allclose(ours, right, atol=1e-4 * np.abs(right).max(), err_msg=layer.name)
     for product, (left, right) in products(layer):

@@ -7,7 +7,6 @@ takes.
 """
 
 import argparse
-import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 
 import jconv
 from experiments import command_line
-from experiments.speed import timing
+from experiments.speed import peers, timing
 from experiments.speed.tables import Ints
 
 _WITHIN = 2  # times the forward
@@ -92,7 +91,7 @@ def measured(case: Case, options: argparse.Namespace) -> tuple[float, float, flo
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    executable = jax.jit(function).lower(*arguments).compile()
+    executable, *_ = peers.compiled_ahead(jax.jit(function), *arguments)
     return lambda: executable(*arguments)
 
 
@@ -116,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not ratios:
         raise SystemExit(f"no case has {options.only!r} in its name")
     within = sum(ratio <= _WITHIN for ratio in ratios)
-    mean = math.exp(statistics.mean(map(math.log, ratios)))
+    mean = statistics.geometric_mean(ratios)
     print(f"within {_WITHIN} forwards {within} of {len(ratios)}, geometric mean {mean:.2f}")
     print(f"of the others within {_MOVED} copies {bound}")
 

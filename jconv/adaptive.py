@@ -144,7 +144,7 @@ def fractional_max_pool(
             )
     shifts = jax.random.uniform(key, (len(taps),), jnp.float32)
     steps = [(n - k) / max(o - 1, 1) for n, k, o in zip(size, taps, out, strict=True)]
-    starts = [_starts(*axis) for axis in zip(size, taps, out, shifts, strict=True)]
+    starts = [_starts(*axis) for axis in zip(size, taps, out, steps, shifts, strict=True)]
     pooled = [x, *([positions(size, x.ndim)] if wanted else [])]
     if max(taps) > FEW:
         windows = [Window(n, k) for n, k in zip(size, taps, strict=True)]
@@ -164,10 +164,9 @@ def _drawn(size: int, taps: int, starts: Array, step: float) -> Bins:
     return Bins(starts, starts + taps, last.astype(jnp.int32), taps, min(shared, len(starts)))
 
 
-def _starts(size: int, window: int, out: int, shift: Array) -> Array:
+def _starts(size: int, window: int, out: int, step: float, shift: Array) -> Array:
     """Where each window starts."""
     last = size - window
-    step = np.float32(last / max(out - 1, 1))
     starts = jnp.floor((np.arange(out, dtype=np.float32) + shift) * step) - jnp.floor(shift * step)
     starts = jnp.clip(starts.astype(jnp.int32), 0, last)
     return jnp.where(np.arange(out) == out - 1, np.int32(last), starts)

@@ -17,6 +17,9 @@ from jconv.geometry import Window
 from jconv.padding import crop, cut, embed, grow
 from jconv.placement import zeros
 
+# What block a step reads.
+Reader = Callable[[Array | int], Array]
+
 # Scratch a block. From 1 to 12 MiB most faces alone are as fast; the kernel's adjoint of
 # res3x3s2_56 takes 5.4 ms with a whole image a block, 7.3 with a half. But a training step whose
 # scratch passes 32 MiB has its pages mapped anew at every call (glibc's largest threshold), which
@@ -70,9 +73,7 @@ def known(n: int) -> int:
     return n if isinstance(n, int) else 1
 
 
-def reader(
-    blocks: Blocks, x: Array, windows: Sequence[Window], stride: int, size: int
-) -> Callable[[Array | int], Array]:
+def reader(blocks: Blocks, x: Array, windows: Sequence[Window], stride: int, size: int) -> Reader:
     """`read(step)`: what block `step` reads of `x` `[n, *size, c]` padded as the windows say.
 
     It is padded within its step, while it is in the cache.

@@ -17,14 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jconv.blocks import BLOCK_BYTES, Blocks, known, reader, split, sum_blocks
+from jconv.blocks import BLOCK_BYTES, Blocks, Reader, known, reader, split, sum_blocks
 from jconv.channels import accumulator, groups_last
 from jconv.fusion import added, row_major
 from jconv.geometry import Spec, Window
 from jconv.padding import crop, cut, embed, grow, strided
 from jconv.placement import zeros
-
-Reader = Callable[[Array | int], Array]
 
 # Groups and parts of the first axis that fill vectors.
 LANES = 32
@@ -66,21 +64,16 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
 
 
 def _in_blocks(blocks: Blocks, spec: Spec, x: Array, y: Array) -> tuple[Spec, Reader, Reader]:
-    """The convolution that a block is, and the readers of both its sides."""
-    if blocks.row_blocks == 1:
-        return spec, _whole(blocks, x), _whole(blocks, y)
+    """The convolution that a block is, and the readers of both its sides, which pad rows alone."""
     first, *others = spec.windows
-    of_x, one = blocks.windows(first)
+    whole = blocks.row_blocks == 1
+    of_x, one = (Window(first.size, 1), first) if whole else blocks.windows(first)
     of_y, _ = blocks.windows(Window(first.out, 1))
     read_x, read_y = (
         reader(blocks, a, (w, *(Window(n, 1) for n in a.shape[2:-1])), w.stride, size)
         for a, w, size in ((x, of_x, one.size), (y, of_y, blocks.rows))
     )
     return dataclasses.replace(spec, windows=(one, *others)), read_x, read_y
-
-
-def _whole(blocks: Blocks, a: Array) -> Reader:
-    return lambda step: lax.optimization_barrier(blocks.whole(a, step))
 
 
 def _of_some(spec: Spec, x: Array, y: Array) -> Array:

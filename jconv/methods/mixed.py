@@ -13,14 +13,13 @@ Source: Lavin and Gray (2016), section 4.1.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.blocks import Blocks, known, map_blocks, reader, split, sum_blocks
+from jconv.blocks import Blocks, Reader, known, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, matmul, transposed_kernel
 from jconv.fusion import in_vectors
 from jconv.geometry import Spec, Window, transposed
@@ -48,7 +47,7 @@ class Plan(NamedTuple):
     late: tuple[int, ...]
     blocks: Blocks
     counts: tuple[int, ...]
-    read: Callable[[Array | int], Array]
+    read: Reader
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -154,7 +153,7 @@ def _is_tileable(w: Window, most: int) -> bool:
     return 3 <= w.taps <= most and w.stride == w.dilation == 1
 
 
-def _outputs_reader(plan: Plan, y: Array) -> Callable[[Array | int], Array]:
+def _outputs_reader(plan: Plan, y: Array) -> Reader:
     """The reader of the outputs of a block, in whole tiles."""
     counts = (plan.blocks.padded_rows, *plan.counts[1:])
     sizes = [plan.size(i) * n for i, n in enumerate(counts)]

@@ -12,13 +12,13 @@ Of few positions it costs less than turning the kernel back.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.blocks import Blocks, known, map_blocks, reader, split, sum_blocks
+from jconv.blocks import Blocks, Reader, known, map_blocks, reader, split, sum_blocks
 from jconv.channels import (
     MOST_CHAINED,
     by_group,
@@ -264,7 +264,7 @@ def _single(spec: Spec, x: Array) -> Array:
     return _columns(spec, gather_patches(spec.padded().windows, embed(x, spec.windows)))
 
 
-def planar_rows(spec: Spec, x: Array) -> tuple[Blocks, Callable[[Array | int], Array]]:
+def planar_rows(spec: Spec, x: Array) -> tuple[Blocks, Reader]:
     """The blocks, and the patches of block `step` as rows `[groups, taps * c, positions]`.
 
     Where the last block has too many rows, those of its positions that are none hold anything.
@@ -279,7 +279,7 @@ def planar_rows(spec: Spec, x: Array) -> tuple[Blocks, Callable[[Array | int], A
 
 def _blocked(
     spec: Spec, x: Array, least: int = 0, whole: int = 1
-) -> tuple[Blocks, tuple[Window, ...], Callable]:
+) -> tuple[Blocks, tuple[Window, ...], Reader]:
     """The blocks, the windows within one block, and the reader of what they take of `x`.
 
     A block has `least` bytes where that is more than the usual, or `whole` times as many.

@@ -17,12 +17,12 @@ Source: Lavin and Gray (2016), eq. 8.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.blocks import Blocks, map_blocks, reader, split, sum_blocks
+from jconv.blocks import Blocks, Reader, map_blocks, reader, split, sum_blocks
 from jconv.channels import accumulator, matmul, transposed_kernel
 from jconv.fusion import alone, row_major
 from jconv.geometry import Spec, transposed
@@ -103,7 +103,7 @@ def _a_row(spec: Spec, tiles: Sequence[Tile]) -> int:
 
 def _blocked(
     spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int, budget: int, whole: int = 1
-) -> tuple[Blocks, Callable[[Array | int], Array]]:
+) -> tuple[Blocks, Reader]:
     """The blocks, in rows of spans, and the reader of what whole tiles take of `x`."""
     acc = accumulator(spec, x.dtype)
     rows, *others = _counts(spec, tiles)
