@@ -64,9 +64,10 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
     if is_in_place(spec, c, m) or blocks.steps == 1:
         return _of_some(spec, x, k, backwards)
     some = partial(_of_some, spec, k=k, backwards=backwards)
-    # XLA:CPU writes into a part of an array by one thread, and what it adds up there goes with it:
-    # 3x3 taps of 128 groups of 2 channels on 8x56x56 took 36 ms, and take 6.4.
-    some = alone(some) if _is_stacked(spec, c, m) else some
+    # XLA:CPU writes into a part of an array by one thread, and what it turns or adds up there goes
+    # with it: 3x3 taps of 128 groups of 2 channels on 8x56x56 took 36 ms, and take 6.4, 7x7 of 96
+    # channels on 32x56x56 10 and 8.5.
+    some = alone(some) if apart else some
     return map_blocks(blocks, lambda step: some(blocks.whole(x, step)), spec.out[0])
 
 
@@ -93,10 +94,17 @@ def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
     if _is_stacked(spec, c, m):
         each = [add(shares[0], xs, ks[..., o : o + 1, :]) for o in range(m)]
         y = jnp.moveaxis(jnp.stack([a[..., 0, :] for a in each], -1), 1, -3)
+        y = crop(y, 1, [(0, n) for n in spec.out])
     else:
         y = _in_turn(add, shares, xs, ks, apart)
-        y = _in_order([y.real, y.imag] if paired else [y], turned)
-    y = crop(y.reshape(*y.shape[:-3], -1), 1, [(0, n) for n in spec.out])
+        order = partial(_in_order, spec.out, paired, turned)
+        if blocks > 1:
+            # Of all channels in one axis XLA:CPU would find each by a division: 5x5 taps of 960 on
+            # 8x7x7 took 0.56 ms, and take 0.42.
+            y = alone(order)(y)
+            return y.reshape(*y.shape[:-2], -1)
+        y = order(y)
+    y = y.reshape(*y.shape[: 1 + len(spec.out)], -1)
     return finished(kept(y) if len(taps) * c > AGAIN and not spec.transposable else y)
 
 
@@ -249,18 +257,21 @@ def _interleaved(phases: Sequence[Array], axis: int) -> Array:
     return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
 
 
-def _in_order(rows: Sequence[Array], turned: bool) -> Array:
-    """A row of each in turn, `[n, o, blocks, g, m]` of `[n, blocks, o, g, m]`.
+def _in_order(out: Sequence[int], paired: bool, turned: bool, y: Array) -> Array:
+    """`[n, *out, blocks, channels]` of `[n, blocks, *out, g, m]`, of pairs a row of each in turn.
 
     Interleaved before it is turned, what grouped3x3 adds up takes 0.42 ms to write, and 0.20; rows
     of 96 channels that are copied one by one 0.19, and 0.11 as a whole.
     """
+    rows = [y.real, y.imag] if paired else [y]
     rows = [jnp.moveaxis(jnp.swapaxes(a, -1, -2) if turned else a, 1, -3) for a in rows]
     n, size, *row = rows[0].shape
     if turned or row[-3] > 1:
-        return _interleaved(rows, 1)
-    whole = [a.reshape(n * size, math.prod(row)) for a in rows]
-    return _interleaved(whole, 0).reshape(n, size * len(rows), *row)
+        y = _interleaved(rows, 1)
+    else:
+        whole = [a.reshape(n * size, math.prod(row)) for a in rows]
+        y = _interleaved(whole, 0).reshape(n, size * len(rows), *row)
+    return crop(y.reshape(*y.shape[:-2], -1), 1, [(0, n) for n in out])
 
 
 def _sum(
