@@ -10,6 +10,7 @@ Few channels a group (depthwise, ResNeXt) leave a matrix product nothing to do. 
 from being fused (the barrier): the bounds tests of a fused pad cost more than the arithmetic.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -75,7 +76,9 @@ def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
     c, m = k.shape[-2], k.shape[-1] // spec.groups
     turned = _has_groups_last(spec, m)
     paired = _is_paired(spec, c, m) and jnp.issubdtype(x.dtype, jnp.floating)
-    x = x.astype(accumulator(spec, x.dtype))
+    x, k = x.astype(accumulator(spec, x.dtype)), k[None]
+    if _is_swapped(spec, c, m):
+        (spec, x, k), backwards = _swapped(spec, x, k, backwards), True
     windows, phases = spec.windows, [runs.natural(w) for w in spec.windows]
     if not is_in_place(spec, c, m):
         phases[0] *= 1 + paired
@@ -88,7 +91,7 @@ def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
     read = c * (m * len(share) + _reads(parts, share))
     blocks = _blocks(spec.groups, read) if apart else 1
     # Turned what is padded, not the other way round: grouped3x3 takes 0.13 ms for it, and 0.28.
-    xs, ks = (_arranged(spec, blocks, turned, a) for a in (x, k[None]))
+    xs, ks = (_arranged(spec, blocks, turned, a) for a in (x, k))
     outputs = partial(_outputs, -2 if turned else -1, backwards)
     add: Callable = partial(_pair, outputs, parts) if paired else partial(outputs, parts)
     if _is_stacked(spec, c, m):
@@ -133,6 +136,7 @@ def _scratch(spec: Spec, c: int, m: int) -> int:
     phases = [runs.natural(w) for w in spec.windows]
     phases[0] *= 1 + _is_paired(spec, c, m)
     sizes = (w.size + sum(runs.room(w, p)) for w, p in zip(spec.windows, phases, strict=True))
+    sizes = spec.size if _is_swapped(spec, c, m) else sizes
     sums = m * math.prod(spec.out) if _is_apart(spec, c, m) else 0
     return spec.groups * (c * math.prod(sizes) + sums)
 
@@ -153,6 +157,25 @@ def _is_paired(spec: Spec, c: int, m: int) -> bool:
     simple = all(w.input_dilation == 1 for w in spec.windows)
     many = math.prod(spec.taps) * c in PAIRED
     return simple and many and _fills(spec, m) and m <= 8 and spec.out[0] > 1
+
+
+def _is_swapped(spec: Spec, c: int, m: int) -> bool:
+    """Whether images are no larger than the taps: then the one kernel is padded, not they.
+
+    7x7 taps of 768 channels on 32x7x7 took 2.5 ms, and take 1.7, 9x9 of 1024 on 8x7x7 0.67 and
+    0.38.
+    """
+    are_small = all(w.size <= w.taps and w.stride == w.dilation == 1 for w in spec.windows)
+    return c * m == 1 and _is_paired(spec, c, m) and are_small and math.prod(spec.size) in PAIRED
+
+
+def _swapped(spec: Spec, x: Array, k: Array, backwards: bool) -> tuple[Spec, Array, Array]:
+    """The kernel as an input of which each example, its entries read last to first, is a kernel."""
+    more = ((w, w.size - w.taps) for w in spec.windows)
+    windows = tuple(Window(w.taps, w.size, low=w.low + n, high=w.high + n) for w, n in more)
+    k = lax.squeeze(k.astype(x.dtype), [k.ndim - 2])
+    k = k if backwards else lax.rev(k, range(1, k.ndim - 1))
+    return dataclasses.replace(spec, windows=windows), k, lax.expand_dims(x, [x.ndim - 1])
 
 
 def _is_apart(spec: Spec, c: int, m: int) -> bool:
