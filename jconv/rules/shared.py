@@ -182,27 +182,48 @@ def leaves_a_thread(p: Problem) -> bool:
 def _shares_rows(p: Problem) -> bool:
     """Whether it shares out a row of outputs, of which one thread has at most 0.7.
 
-    Its library takes more than 16 channels, no more outputs than inputs, and is slow where nothing
-    is padded. A piece is as long as its task is large enough. 3x3 taps, 32 -> 32 channels on
-    2x269x533, take 14 ms and folded 26; sums of 800 terms and shorter rows are as fast folded.
+    A piece is as long as its task is large enough; without padding all of it is slow. 3x3 taps, 32
+    -> 32 channels on 2x269x533, take 14 ms and folded 26; sums of 800 terms and shorter rows are as
+    fast folded.
     """
-    c, m = p.ends
-    terms = p.taps * c
-    read, given = p.spec.size, p.spec.out
-    if p.face == "input_adjoint":
-        read, given = given, read
-    is_taken = max(c, m) > 16 and terms <= 600 and given[-1] >= 200
-    axes = list(zip(read, given, p.spec.windows, strict=True))
-    fits = all(g <= r for r, g, _ in axes) and any(g > r - w.reach for r, g, w in axes)
-    piece, columns = 16, min(m, 64)
+    terms, row = p.taps * p.ends[0], _given(p)[-1]
+    if _is_by_eigen(p) or terms > 600 or row < 200:
+        return False
+    axes = zip(_read(p), _given(p), p.spec.windows, strict=True)
+    is_padded = any(given > read - w.reach for read, given, w in axes)
+    piece, columns = 16, min(p.ends[1], 64)
     while (piece + columns) * terms < 2**16:
         piece *= 2
-    return is_taken and fits and piece <= 0.7 * given[-1]
+    return is_padded and piece <= 0.7 * row
+
+
+def _is_by_eigen(p: Problem) -> bool:
+    """Whether a 2D convolution is none that XLA:CPU gives to YNNPACK, but one of Eigen's."""
+    larger = any(given > read for read, given in zip(_read(p), _given(p), strict=True))
+    return max(p.ends) <= 16 or larger
+
+
+def _read(p: Problem) -> tuple[int, ...]:
+    return p.spec.out if p.face == "input_adjoint" else p.spec.size
+
+
+def _given(p: Problem) -> tuple[int, ...]:
+    return p.spec.size if p.face == "input_adjoint" else p.spec.out
 
 
 def gains_by_folding(p: Problem) -> bool:
-    """2x2 taps from 49 to 128 channels on 8x56x58 take 4.0 ms folded and 3.2 as they are."""
-    return leaves_a_thread(p) and (p.taps >= 9 or p.ends[0] > p.ends[1])
+    """2x2 taps from 49 to 128 channels on 8x56x58 take 4.0 ms folded and 3.2 as they are.
+
+    Eigen's convolution takes longer in 2D, but for few taps: the input's adjoint of 5x5 taps
+    without padding, 8 -> 64 channels on 16x13x13, 0.62 ms and folded 0.22, 2x2 taps, 8 -> 96 on
+    8x27x27, 0.22 and 0.26.
+    """
+    if p.taps < 9 and p.ends[0] <= p.ends[1]:
+        return False
+    is_unpadded_adjoint = p.face == "input_adjoint" and _read(p) != _given(p)
+    is_tall = p.is_unit_stride and p.spec.taps[0] > 1 and p.products >= 2**20
+    is_by_eigen = is_tall and _is_by_eigen(p) and (p.taps > 9 or is_unpadded_adjoint)
+    return is_by_eigen or leaves_a_thread(p)
 
 
 # ---------------------------------------------------------------- rules that tables have in common
