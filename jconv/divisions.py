@@ -1,9 +1,9 @@
 """One convolution as several smaller ones, or as another's adjoint.
 
-    apart, bundles    the groups, one by one or four at a time
-    bands             a few rows of one image after the other
-    by_phase          each phase of the stride, by the taps that meet it
-    turned            the forward face, or the kernel's adjoint, by the transposed convolution
+    apart       the groups, one by one
+    bands       a few rows of one image after the other
+    by_phase    each phase of the stride, by the taps that meet it
+    turned      the forward face, or the kernel's adjoint, by the transposed convolution
 
 A division takes `(face, spec, compute, a, b)`; `compute(face, spec, a, b)` is a face of a part.
 """
@@ -20,7 +20,6 @@ from jax import Array, lax
 from jconv.blocks import map_blocks, reader, split
 from jconv.channels import transposed_kernel
 from jconv.geometry import Spec, Window, transposed
-from jconv.methods import patches
 from jconv.rewrites import phases
 
 # What a band reads and gives.
@@ -30,17 +29,13 @@ BAND_BYTES = 6 * 2**20
 def apart(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Array:
     """One dense convolution after the other, a group each."""
     each = partial(compute, face, dataclasses.replace(spec, groups=1))
-    return _by_groups(spec, each, a, b)
 
+    def split_groups(c: Array) -> Array:
+        return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
 
-def bundles(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Array:
-    """A few groups' patches and products at a time: of one alone they are too small."""
-    dtype = a.dtype if spec.preferred is None else spec.preferred
-    if face == "input_adjoint":
-        face, spec = "forward", transposed(spec)
-        b = transposed_kernel(b, spec.groups)
-    each = partial(getattr(patches, face), dataclasses.replace(spec, groups=1))
-    return _by_groups(spec, each, a, b, math.gcd(spec.groups, 4)).astype(dtype)
+    parts = lax.map(lambda pair: each(*pair), (split_groups(a), split_groups(b)))
+    joined = jnp.moveaxis(parts, 0, -2)
+    return joined.reshape(*joined.shape[:-2], -1)
 
 
 def bands(face: str, spec: Spec, compute: Callable, a: Array, k: Array) -> Array:
@@ -102,16 +97,6 @@ def turned(face: str, spec: Spec, compute: Callable, x: Array, b: Array) -> Arra
     return transposed_kernel(compute("kernel_adjoint", other, b, x), spec.groups)
 
 
-def _by_groups(spec: Spec, each: Callable, a: Array, b: Array, at_once: int = 1) -> Array:
-    def split_groups(c: Array) -> Array:
-        return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
-
-    operands = split_groups(a), split_groups(b)
-    parts = lax.map(lambda pair: each(*pair), operands, batch_size=at_once if at_once > 1 else None)
-    joined = jnp.moveaxis(parts, 0, -2)
-    return joined.reshape(*joined.shape[:-2], -1)
-
-
 def _one_phase(spec: Spec, taps: Sequence[int]) -> Spec:
     windows = [
         dataclasses.replace(w, taps=n, high=w.high + n - w.taps)
@@ -120,10 +105,4 @@ def _one_phase(spec: Spec, taps: Sequence[int]) -> Spec:
     return dataclasses.replace(spec, windows=tuple(windows))
 
 
-DIVISIONS = {
-    "apart": apart,
-    "bundles": bundles,
-    "bands": bands,
-    "by_phase": by_phase,
-    "turned": turned,
-}
+DIVISIONS = {"apart": apart, "bands": bands, "by_phase": by_phase, "turned": turned}

@@ -198,7 +198,7 @@ CONV_CASES = (
     conv_case("many groups of two", (5, 6), (3, 3), (32, 48), groups=16, padding=(1, 2)),
     conv_case("depthwise", (5, 6), (2, 3), (17, 17), groups=17, padding="same"),
     conv_case("depthwise in rows", (3, 37), (2, 3), (8, 8), groups=8, stride=(1, 2), padding=1),
-    conv_case("bundled groups", (5, 6), (3, 2), (40, 36), groups=4, padding=1),
+    conv_case("thin groups", (5, 6), (3, 2), (40, 36), groups=4, padding=1),
     conv_case("depthwise with multiplier", (6, 4), (3, 2), (4, 8), groups=4, dilation=(2, 1)),
     # Flips
     conv_case("flip", (6, 5), (3, 2), flip=True, padding="same"),
@@ -246,6 +246,7 @@ PLANNED_CASES = (
     conv_case("five rows of taps", (8, 7), (5, 3), (8, 4), padding=2),
     conv_case("depthwise, few taps", (7, 6), (3, 2), (17, 17), groups=17, padding=((2, 1), (0, 3))),
     conv_case("depthwise, 7x4 taps", (6, 5), (7, 4), (16, 16), groups=16, padding=((2, 5), (2, 2))),
+    conv_case("depthwise, wide", (5, 6), (7, 6), (16, 16), groups=16, padding=((4, 3), (0, 5))),
     conv_case("depthwise, long", (47,), (4,), (16, 16), groups=16, padding="causal"),
     conv_case("depthwise, long rows", (4, 43), (3, 3), (17, 17), groups=17, padding=(1, 2)),
     conv_case("depthwise, every other", (5, 41), (2, 3), (16, 16), groups=16, stride=2, padding=1),

@@ -10,6 +10,7 @@ Few channels a group (depthwise, ResNeXt) leave a matrix product nothing to do. 
 from being fused (the barrier): the bounds tests of a fused pad cost more than the arithmetic.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -64,9 +65,10 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
     if is_in_place(spec, c, m) or blocks.steps == 1:
         return _of_some(spec, x, k, backwards)
     some = partial(_of_some, spec, k=k, backwards=backwards)
-    # XLA:CPU writes into a part of an array by one thread, and what it adds up there goes with it:
-    # 3x3 taps of 128 groups of 2 channels on 8x56x56 took 36 ms, and take 6.4.
-    some = alone(some) if _is_stacked(spec, c, m) else some
+    # XLA:CPU writes into a part of an array by one thread, and what it turns or adds up there goes
+    # with it: 3x3 taps of 128 groups of 2 channels on 8x56x56 took 36 ms, and take 6.4, 7x7 of 96
+    # channels on 32x56x56 10 and 8.5.
+    some = alone(some) if apart else some
     return map_blocks(blocks, lambda step: some(blocks.whole(x, step)), spec.out[0])
 
 
@@ -74,7 +76,9 @@ def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
     c, m = k.shape[-2], k.shape[-1] // spec.groups
     turned = _has_groups_last(spec, m)
     paired = _is_paired(spec, c, m) and jnp.issubdtype(x.dtype, jnp.floating)
-    x = x.astype(accumulator(spec, x.dtype))
+    x, k = x.astype(accumulator(spec, x.dtype)), k[None]
+    if _is_swapped(spec, c, m):
+        (spec, x, k), backwards = _swapped(spec, x, k, backwards), True
     windows, phases = spec.windows, [runs.natural(w) for w in spec.windows]
     if not is_in_place(spec, c, m):
         phases[0] *= 1 + paired
@@ -87,16 +91,23 @@ def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
     read = c * (m * len(share) + _reads(parts, share))
     blocks = _blocks(spec.groups, read) if apart else 1
     # Turned what is padded, not the other way round: grouped3x3 takes 0.13 ms for it, and 0.28.
-    xs, ks = (_arranged(spec, blocks, turned, a) for a in (x, k[None]))
+    xs, ks = (_arranged(spec, blocks, turned, a) for a in (x, k))
     outputs = partial(_outputs, -2 if turned else -1, backwards)
     add: Callable = partial(_pair, outputs, parts) if paired else partial(outputs, parts)
     if _is_stacked(spec, c, m):
         each = [add(shares[0], xs, ks[..., o : o + 1, :]) for o in range(m)]
         y = jnp.moveaxis(jnp.stack([a[..., 0, :] for a in each], -1), 1, -3)
+        y = crop(y, 1, [(0, n) for n in spec.out])
     else:
         y = _in_turn(add, shares, xs, ks, apart)
-        y = _in_order([y.real, y.imag] if paired else [y], turned)
-    y = crop(y.reshape(*y.shape[:-3], -1), 1, [(0, n) for n in spec.out])
+        order = partial(_in_order, spec.out, paired, turned)
+        if blocks > 1:
+            # Of all channels in one axis XLA:CPU would find each by a division: 5x5 taps of 960 on
+            # 8x7x7 took 0.56 ms, and take 0.42.
+            y = alone(order)(y)
+            return y.reshape(*y.shape[:-2], -1)
+        y = order(y)
+    y = y.reshape(*y.shape[: 1 + len(spec.out)], -1)
     return finished(kept(y) if len(taps) * c > AGAIN and not spec.transposable else y)
 
 
@@ -125,6 +136,7 @@ def _scratch(spec: Spec, c: int, m: int) -> int:
     phases = [runs.natural(w) for w in spec.windows]
     phases[0] *= 1 + _is_paired(spec, c, m)
     sizes = (w.size + sum(runs.room(w, p)) for w, p in zip(spec.windows, phases, strict=True))
+    sizes = spec.size if _is_swapped(spec, c, m) else sizes
     sums = m * math.prod(spec.out) if _is_apart(spec, c, m) else 0
     return spec.groups * (c * math.prod(sizes) + sums)
 
@@ -145,6 +157,25 @@ def _is_paired(spec: Spec, c: int, m: int) -> bool:
     simple = all(w.input_dilation == 1 for w in spec.windows)
     many = math.prod(spec.taps) * c in PAIRED
     return simple and many and _fills(spec, m) and m <= 8 and spec.out[0] > 1
+
+
+def _is_swapped(spec: Spec, c: int, m: int) -> bool:
+    """Whether images are no larger than the taps: then the one kernel is padded, not they.
+
+    7x7 taps of 768 channels on 32x7x7 took 2.5 ms, and take 1.7, 9x9 of 1024 on 8x7x7 0.67 and
+    0.38.
+    """
+    are_small = all(w.size <= w.taps and w.stride == w.dilation == 1 for w in spec.windows)
+    return c * m == 1 and _is_paired(spec, c, m) and are_small and math.prod(spec.size) in PAIRED
+
+
+def _swapped(spec: Spec, x: Array, k: Array, backwards: bool) -> tuple[Spec, Array, Array]:
+    """The kernel as an input of which each example, its entries read last to first, is a kernel."""
+    more = ((w, w.size - w.taps) for w in spec.windows)
+    windows = tuple(Window(w.taps, w.size, low=w.low + n, high=w.high + n) for w, n in more)
+    k = lax.squeeze(k.astype(x.dtype), [k.ndim - 2])
+    k = k if backwards else lax.rev(k, range(1, k.ndim - 1))
+    return dataclasses.replace(spec, windows=windows), k, lax.expand_dims(x, [x.ndim - 1])
 
 
 def _is_apart(spec: Spec, c: int, m: int) -> bool:
@@ -249,18 +280,21 @@ def _interleaved(phases: Sequence[Array], axis: int) -> Array:
     return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
 
 
-def _in_order(rows: Sequence[Array], turned: bool) -> Array:
-    """A row of each in turn, `[n, o, blocks, g, m]` of `[n, blocks, o, g, m]`.
+def _in_order(out: Sequence[int], paired: bool, turned: bool, y: Array) -> Array:
+    """`[n, *out, blocks, channels]` of `[n, blocks, *out, g, m]`, of pairs a row of each in turn.
 
     Interleaved before it is turned, what grouped3x3 adds up takes 0.42 ms to write, and 0.20; rows
     of 96 channels that are copied one by one 0.19, and 0.11 as a whole.
     """
+    rows = [y.real, y.imag] if paired else [y]
     rows = [jnp.moveaxis(jnp.swapaxes(a, -1, -2) if turned else a, 1, -3) for a in rows]
     n, size, *row = rows[0].shape
     if turned or row[-3] > 1:
-        return _interleaved(rows, 1)
-    whole = [a.reshape(n * size, math.prod(row)) for a in rows]
-    return _interleaved(whole, 0).reshape(n, size * len(rows), *row)
+        y = _interleaved(rows, 1)
+    else:
+        whole = [a.reshape(n * size, math.prod(row)) for a in rows]
+        y = _interleaved(whole, 0).reshape(n, size * len(rows), *row)
+    return crop(y.reshape(*y.shape[:-2], -1), 1, [(0, n) for n in out])
 
 
 def _sum(

@@ -5,9 +5,9 @@ import math
 from jconv.problem import Problem
 from jconv.rules.shared import (
     APART,
-    BUNDLES,
     DECIMATED,
     DIRECT,
+    GROUPED,
     LONG,
     MOST_TERMS,
     OTHER_VOLUMES,
@@ -183,7 +183,7 @@ RULES = (
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     *LONG,
-    BUNDLES._replace(when=_has_thin_groups),
+    GROUPED._replace(when=_has_thin_groups),
     APART,
     # From here on all is dense.
     SIDE_BY_SIDE,
