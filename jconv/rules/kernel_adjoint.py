@@ -43,6 +43,13 @@ def _has_groups(p: Problem) -> bool:
     return not p.is_dense and gains and p.reads_no_zeros_between
 
 
+def _is_pair(p: Problem) -> bool:
+    """1x1 taps of two numbers in all: 2 -> 1 channels on 8x17350 take 0.60 ms as a product and
+    0.12.
+    """
+    return p.is_dense and p.taps == 1 and p.inputs * p.outputs == 2
+
+
 def _has_one_input(p: Problem) -> bool:
     """One channel, and outputs so few that no matrix product helps.
 
@@ -220,6 +227,7 @@ def _has_patches(p: Problem) -> bool:
 
 RULES = (
     Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
+    Rule("direct", _is_pair, "1x1 taps of two numbers (1 to 2 channels)"),
     POINTWISE,
     DECIMATED,
     Rule("lanes", _has_one_input, "few channels: multiply-adds in one loop (filter3x3)"),
