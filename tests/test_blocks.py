@@ -170,6 +170,7 @@ def test_blocks_of_channels_change_nothing(monkeypatch, width):
     ("method", "face", "window"),
     [
         ("by_phase", "input_adjoint", {"taps": 4, "low": 1, "high": 2, "stride": 3}),
+        *(("phases", face, {"taps": 2, "low": 1, "high": 2, "stride": 4}) for face in FACES),
         *(
             ("turned", face, {"taps": 4, "low": -1, "high": 2, "dilation": 2})
             for face in ("forward", "kernel_adjoint")

@@ -99,8 +99,8 @@ def _is_longer_than_a_frame(p: Problem) -> bool:
 
 
 def shares_no_input(p: Problem) -> bool:
-    """Windows next to each other."""
-    return p.is_undilated and p.taps > 1 and p.every(lambda w: w.taps == w.stride)
+    """Windows next to each other, or with entries between them that none reads."""
+    return p.is_undilated and p.taps > 1 and p.every(lambda w: w.taps <= w.stride)
 
 
 def has_room_for_rows(p: Problem) -> bool:
