@@ -1,9 +1,9 @@
 """Measure what bounds convolutions on this machine, apart from any method. (0.5 minutes)
 
-On a CPU: what matrix products of XLA, a large one and that of a first layer's kernel gradient, and
-a convolution of torch make of its cores, how many of them XLA's own 2D convolution keeps busy, how
-many calls of a short loop go without the second thread, and what it costs to write to memory that
-the system has to map first.
+On a CPU: what matrix products of XLA, a large one, that of a first layer's kernel gradient and
+those of a ResNeXt's groups, and convolutions of torch make of its cores, how many of them XLA's own
+2D convolution keeps busy, how many calls of a short loop go without the second thread, and what it
+costs to write to memory that the system has to map first.
 """
 
 import statistics
@@ -32,6 +32,15 @@ def limits(seconds: float, scale: int) -> Iterator[tuple[str, str]]:
     thin = _jitted(jnp.matmul, patches, y)
     yield "    of 27 rows, rgb3x3's kernel gradient", _rate(54 * y.size, _times(thin, seconds))
     yield "    threads that it keeps busy", f"{_busy(thin, seconds):.1f} of {peers.threads()}"
+    groups, image, few = 32 // scale, 14, 16
+    each = _normal(groups, 8 * image**2, 9 * few), _normal(groups, 9 * few, few)
+    flops = 2 * each[0].size * few
+    grouped = _jitted(jnp.matmul, *each)
+    yield "    of 32 groups of 16 channels, 3x3 taps", _rate(flops, _times(grouped, seconds))
+    x, kernel = _normal(8, image, image, groups * few), _normal(3, 3, few, groups * few)
+    torch = _torch_conv(x, kernel, groups)
+    if torch is not None:
+        yield "    their convolution by torch", _rate(flops, _times(torch, seconds))
     x, kernel = _normal(32, side, side, channels), _normal(3, 3, channels, channels)
     flops = 2 * x.size * kernel.size // channels
     torch = _torch_conv(x, kernel)
@@ -63,14 +72,14 @@ def _jitted(function: Callable[..., jax.Array], *arrays: np.ndarray) -> Callable
     return lambda: jax.block_until_ready(call())
 
 
-def _torch_conv(x: np.ndarray, kernel: np.ndarray) -> Callable[[], Any] | None:
+def _torch_conv(x: np.ndarray, kernel: np.ndarray, groups: int = 1) -> Callable[[], Any] | None:
     try:
         torch = peers.torch_on_cpu()
     except peers.Skipped:
         return None
     a = peers.to_torch(x, "channels-last")
     k = peers.kernel_to_torch(kernel, "channels-last")
-    return lambda: torch.conv2d(a, k, padding=1)
+    return lambda: torch.conv2d(a, k, padding=1, groups=groups)
 
 
 def _times(call: Callable[[], Any], seconds: float) -> list[float]:

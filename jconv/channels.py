@@ -39,7 +39,7 @@ def mix(spec: Spec, x: Array, k: Array) -> Array:
         k = lax.expand_dims(k.astype(acc).reshape(per_group), range(x.ndim - 1))
         return (x.astype(acc)[..., None] * k).reshape(*x.shape[:-1], out)
     y = matmul(spec, by_group(spec, x), by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
-    return _from_groups(y, x.shape[:-1])
+    return from_groups(y, x.shape[:-1])
 
 
 def mix_input(spec: Spec, y: Array, k: Array) -> Array:
@@ -52,7 +52,7 @@ def mix_input(spec: Spec, y: Array, k: Array) -> Array:
         y = y.reshape(*y.shape[:-1], *per_group).astype(acc)
         return (y * lax.expand_dims(k.astype(acc).reshape(per_group), range(y.ndim - 2))).sum(-1)
     x = matmul(spec, by_group(spec, y), by_group(spec, k), ((2,), (2,)), ((0,), (0,)))
-    return _from_groups(x, y.shape[:-1])
+    return from_groups(x, y.shape[:-1])
 
 
 def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
@@ -109,7 +109,7 @@ def groups_last(spec: Spec, a: Array) -> Array:
     return jnp.swapaxes(grouped(spec, a), -1, -2)
 
 
-def _from_groups(a: Array, lead: tuple[int, ...]) -> Array:
+def from_groups(a: Array, lead: tuple[int, ...]) -> Array:
     """`[groups, rows, c]` to `[*lead, groups * c]`."""
     return jnp.moveaxis(a, 0, 1).reshape(*lead, a.shape[0] * a.shape[2])
 

@@ -1,8 +1,9 @@
 """One convolution as several smaller ones, or as another's adjoint.
 
-    apart, bundles    the groups, one by one or four at a time
-    by_phase          each phase of the stride, by the taps that meet it
-    turned            the forward face, or the kernel's adjoint, by the transposed convolution
+    apart       the groups, one by one
+    bands       a few rows of one image after the other
+    by_phase    each phase of the stride, by the taps that meet it
+    turned      the forward face, or the kernel's adjoint, by the transposed convolution
 
 A division takes `(face, spec, compute, a, b)`; `compute(face, spec, a, b)` is a face of a part.
 """
@@ -16,26 +17,57 @@ from itertools import product
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jconv.blocks import map_blocks, reader, split
 from jconv.channels import transposed_kernel
-from jconv.geometry import Spec, transposed
-from jconv.methods import patches
+from jconv.geometry import Spec, Window, transposed
 from jconv.rewrites import phases
+
+# What a band reads and gives.
+BAND_BYTES = 6 * 2**20
 
 
 def apart(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Array:
     """One dense convolution after the other, a group each."""
     each = partial(compute, face, dataclasses.replace(spec, groups=1))
-    return _by_groups(spec, each, a, b)
+
+    def split_groups(c: Array) -> Array:
+        return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
+
+    parts = lax.map(lambda pair: each(*pair), (split_groups(a), split_groups(b)))
+    joined = jnp.moveaxis(parts, 0, -2)
+    return joined.reshape(*joined.shape[:-2], -1)
 
 
-def bundles(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Array:
-    """A few groups' patches and products at a time: of one alone they are too small."""
-    dtype = a.dtype if spec.preferred is None else spec.preferred
-    if face == "input_adjoint":
-        face, spec = "forward", transposed(spec)
-        b = transposed_kernel(b, spec.groups)
-    each = partial(getattr(patches, face), dataclasses.replace(spec, groups=1))
-    return _by_groups(spec, each, a, b, math.gcd(spec.groups, 4)).astype(dtype)
+def bands(face: str, spec: Spec, compute: Callable, a: Array, k: Array) -> Array:
+    """Forward and the input's adjoint of images that are too large to rearrange at once.
+
+    With stride `s` and padding `low`, inputs from `s*q` on are reached by outputs from
+    `q - (reach - low) // s` on.
+    """
+    first, *others = spec.windows
+    x, y = (math.prod(sizes[1:]) for sizes in (spec.size, spec.out))
+    c, m = k.shape[-2] * spec.groups, k.shape[-1]
+    s = first.stride
+    bytes_each = (s * x * c + y * m) * a.dtype.itemsize
+    if face == "forward":
+        rows, step = first.out, s
+        blocks = split(len(a), rows, bytes_each, BAND_BYTES)
+        grown, within = blocks.windows(first)
+        size = within.size
+    else:
+        rows, step = first.size, 1
+        blocks = split(len(a), -(-rows // s), bytes_each, BAND_BYTES)
+        inputs, before = s * blocks.rows, (first.reach - first.low) // s
+        size = (inputs - 1 + first.low) // s + before + 1
+        high = (blocks.row_blocks - 1) * blocks.rows + size - before - first.out
+        grown = Window(first.out, size, low=before, high=high)
+        low = first.low + s * before
+        high = (size - 1) * s + first.reach + 1 - low - inputs
+        within = dataclasses.replace(first, size=inputs, low=low, high=high)
+    whole = (Window(n, 1) for n in a.shape[2:-1])
+    read = reader(blocks, a, (grown, *whole), step, size)
+    part = dataclasses.replace(spec, windows=(within, *others))
+    return map_blocks(blocks, lambda step: compute(face, part, read(step), k), rows)
 
 
 def by_phase(face: str, spec: Spec, compute: Callable, y: Array, k: Array) -> Array:
@@ -65,16 +97,6 @@ def turned(face: str, spec: Spec, compute: Callable, x: Array, b: Array) -> Arra
     return transposed_kernel(compute("kernel_adjoint", other, b, x), spec.groups)
 
 
-def _by_groups(spec: Spec, each: Callable, a: Array, b: Array, at_once: int = 1) -> Array:
-    def split_groups(c: Array) -> Array:
-        return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
-
-    operands = split_groups(a), split_groups(b)
-    parts = lax.map(lambda pair: each(*pair), operands, batch_size=at_once if at_once > 1 else None)
-    joined = jnp.moveaxis(parts, 0, -2)
-    return joined.reshape(*joined.shape[:-2], -1)
-
-
 def _one_phase(spec: Spec, taps: Sequence[int]) -> Spec:
     windows = [
         dataclasses.replace(w, taps=n, high=w.high + n - w.taps)
@@ -83,4 +105,4 @@ def _one_phase(spec: Spec, taps: Sequence[int]) -> Spec:
     return dataclasses.replace(spec, windows=tuple(windows))
 
 
-DIVISIONS = {"apart": apart, "bundles": bundles, "by_phase": by_phase, "turned": turned}
+DIVISIONS = {"apart": apart, "bands": bands, "by_phase": by_phase, "turned": turned}

@@ -59,7 +59,7 @@ def _auto(face: str, spec: Spec, a: Array, b: Array, *, platform: str) -> Array:
 
 
 # What may copy all of its operand to rearrange or to pad it.
-COPYING = {"fourier", *DIVISIONS, *REWRITES} - {"overhang", "turned"}
+COPYING = {"fourier", *DIVISIONS, *REWRITES} - {"bands", "overhang", "turned"}
 # Those of which outputs stay where they are: 2x2 taps of stride 2, 14 -> 96 channels on 8x103x157,
 # take 2.4 ms in turns, whose results one thread puts together, and 1.1 at once.
 ONE_SIDED = {"fold", "phases", "decimated"}

@@ -72,9 +72,11 @@ def phases(spec: Spec) -> Rewrite:
     """A stride `s` as `s` times the channels (space to depth): taps and inputs that meet share a
     phase.
 
-    `x[s*(o + u) + r] k[s*u + r]` is, over all phases `r`, a stride-1 convolution over `u`.
+    `x[s*(o + u) + r] k[s*u + r]` is, over all phases `r`, a stride-1 convolution over `u`. Of fewer
+    taps than `s` the first phases hold all that is read.
     """
     strides = [w.stride for w in spec.windows]
+    held = [min(w.taps, w.stride) for w in spec.windows]
     padded = [_phased(w) for w in spec.windows]
     simple = [
         Window(p.extent // w.stride, -(-w.taps // w.stride)) if w.stride > 1 else w
@@ -86,28 +88,33 @@ def phases(spec: Spec) -> Rewrite:
 
     def to_x(x: Array) -> Array:
         a = _split(_in_groups(spec, _padded(x, padded)), 1, strides)
-        a = jnp.swapaxes(a, -3, -2)  # the last axis' phases are next to the channels already
+        # The last axis' phases are next to the channels already.
+        a = jnp.swapaxes(a, -3, -2)[..., : held[-1], :]
         # Views in a stack copy whole rows, three times as fast as a transpose.
-        views = [_phase(a, phase) for phase in product(*map(range, strides[:-1]))]
+        views = [_phase(a, phase) for phase in product(*map(range, held[:-1]))]
         a = jnp.stack(views, -3)
         return a.reshape(*a.shape[: rank + 1], -1)
 
     def to_x_adjoint(a: Array) -> Array:
-        a = a.reshape(*a.shape[:-1], spec.groups, *strides, -1).transpose(from_depth)
+        a = a.reshape(*a.shape[:-1], spec.groups, *held, -1).transpose(from_depth)
+        rest = [
+            (0, n, 0) for w, h in zip(spec.windows, held, strict=True) for n in (0, w.stride - h)
+        ]
+        a = grow(a, 1, rest)
         sizes = [p.extent for p in padded]
         return extract(a.reshape(a.shape[0], *sizes, a.shape[-1] * spec.groups), padded)
 
-    taps_whole = [(-(-w.taps // w.stride)) * w.stride for w in spec.windows]
+    taps_whole = [-(-w.taps // w.stride) * h for w, h in zip(spec.windows, held, strict=True)]
     k_to_depth = (*range(0, 2 * rank, 2), *range(1, 2 * rank, 2), 2 * rank, 2 * rank + 1)
     k_from_depth = tuple(sorted(range(2 * rank + 2), key=k_to_depth.__getitem__))
 
     def to_kernel(k: Array) -> Array:
         k = grow(k, 0, [(0, n - w.taps, 0) for n, w in zip(taps_whole, spec.windows, strict=True)])
-        k = _split(k, 0, strides).transpose(k_to_depth)
+        k = _split(k, 0, held).transpose(k_to_depth)
         return k.reshape(*k.shape[:rank], -1, k.shape[-1])
 
     def to_kernel_adjoint(k: Array) -> Array:
-        k = k.reshape(*k.shape[:rank], *strides, -1, k.shape[-1]).transpose(k_from_depth)
+        k = k.reshape(*k.shape[:rank], *held, -1, k.shape[-1]).transpose(k_from_depth)
         k = k.reshape(*taps_whole, *k.shape[-2:])
         return crop(k, 0, [(0, n) for n in spec.taps])
 

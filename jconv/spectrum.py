@@ -181,7 +181,8 @@ def operator_norm(
     Raises:
       ValueError, TypeError: as `conv`.
 
-    Source: Golub and Kahan (1965); Parlett (1998), theorem 4.5.1, for the bound.
+    Source: Golub and Kahan (1965); Wu and Simon (2000), for the restarts; Parlett (1998), theorem
+      4.5.1, for the bound.
 
     >>> kernel = jnp.array([1.0, 1.0]).reshape(2, 1, 1)
     >>> sigma = operator_norm(

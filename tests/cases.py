@@ -198,7 +198,7 @@ CONV_CASES = (
     conv_case("many groups of two", (5, 6), (3, 3), (32, 48), groups=16, padding=(1, 2)),
     conv_case("depthwise", (5, 6), (2, 3), (17, 17), groups=17, padding="same"),
     conv_case("depthwise in rows", (3, 37), (2, 3), (8, 8), groups=8, stride=(1, 2), padding=1),
-    conv_case("bundled groups", (5, 6), (3, 2), (40, 36), groups=4, padding=1),
+    conv_case("thin groups", (5, 6), (3, 2), (40, 36), groups=4, padding=1),
     conv_case("depthwise with multiplier", (6, 4), (3, 2), (4, 8), groups=4, dilation=(2, 1)),
     # Flips
     conv_case("flip", (6, 5), (3, 2), flip=True, padding="same"),

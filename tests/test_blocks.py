@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jconv import blocks, faces
+from jconv import blocks, divisions, faces
 from jconv.geometry import Spec, Window
 from jconv.methods import correlations, lanes, mixed, patches, winograd
 from jconv.planner import choose
@@ -170,6 +170,7 @@ def test_blocks_of_channels_change_nothing(monkeypatch, width):
     ("method", "face", "window"),
     [
         ("by_phase", "input_adjoint", {"taps": 4, "low": 1, "high": 2, "stride": 3}),
+        *(("phases", face, {"taps": 2, "low": 1, "high": 2, "stride": 4}) for face in FACES),
         *(
             ("turned", face, {"taps": 4, "low": -1, "high": 2, "dilation": 2})
             for face in ("forward", "kernel_adjoint")
@@ -184,6 +185,31 @@ def test_detours_change_nothing(method, face, window):
     a, b = dict(zip(FACES, ((x, kernel), (y, kernel), (x, y)), strict=True))[face]
     expected = faces.evaluate(face, spec, "direct", a, b)
     actual = faces.evaluate(face, spec, method, a, b)
+    assert_close(actual, np.asarray(expected), "float64", terms=a.size)
+
+
+@pytest.mark.parametrize("face", ["forward", "input_adjoint"])
+@pytest.mark.parametrize("budget", [1, 2000, 10**9])
+@pytest.mark.parametrize(
+    "first",
+    [
+        Window(23, 3, low=1, high=1),
+        Window(29, 4, low=-1, high=2, dilation=2),
+        Window(31, 7, stride=2, low=3, high=3),
+        Window(30, 5, stride=2, low=6, high=5),
+        Window(30, 1, stride=3, low=-4, high=-2),
+    ],
+    ids=str,
+)
+def test_bands_change_nothing(monkeypatch, face, budget, first):
+    monkeypatch.setattr(divisions, "BAND_BYTES", budget)
+    spec = Spec((first, Window(7, 2, low=1, stride=first.stride)), 2)
+    rng = np.random.default_rng(5)
+    sizes = spec.size if face == "forward" else spec.out
+    a, kernel = rng.normal(size=(2, *sizes, 4)), rng.normal(size=(*spec.taps, 2, 4))
+    expected = faces.evaluate(face, spec, "direct", a, kernel)
+    jax.clear_caches()  # compiled programs know no budget
+    actual = faces.evaluate(face, spec, "bands", a, kernel)
     assert_close(actual, np.asarray(expected), "float64", terms=a.size)
 
 

@@ -5,9 +5,9 @@ import math
 from jconv.problem import Problem
 from jconv.rules.shared import (
     APART,
-    BUNDLES,
     DECIMATED,
     DIRECT,
+    GROUPED,
     LONG,
     MOST_TERMS,
     OTHER_VOLUMES,
@@ -157,6 +157,24 @@ def _has_few_positions(p: Problem) -> bool:
     return p.is_unit_stride and p.positions <= min(p.inputs, 2 * p.outputs)
 
 
+def _is_large(p: Problem) -> bool:
+    """An image that leaves the caches, with its outputs, and long enough to be cut.
+
+    7x7 taps of stride 2, 3 -> 64 channels on 2x896x896, take 35 ms with 7 MB of scratch, whole 56
+    with 107; 3x3 of stride 2, 128 -> 128 on 2x224x224, 29 and 32.
+    """
+    image = math.prod(p.spec.size) * p.inputs + math.prod(p.spec.out) * p.outputs
+    return p.rank == 2 and p.undoes_stride and p.spec.size[0] >= 64 and image >= 5 * 2**20
+
+
+def _is_large_folded(p: Problem) -> bool:
+    return _is_large(p) and _is_folded(p)
+
+
+def _has_large_phases(p: Problem) -> bool:
+    return _is_large(p) and _has_phases(p)
+
+
 RULES = (
     Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
     THIN,
@@ -165,16 +183,18 @@ RULES = (
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     *LONG,
-    BUNDLES._replace(when=_has_thin_groups),
+    GROUPED._replace(when=_has_thin_groups),
     APART,
     # From here on all is dense.
     SIDE_BY_SIDE,
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     OTHER_VOLUMES,
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
+    Rule("bands", _is_large_folded, "rows of an image beyond the caches (stem7x7s2 on 896x896)"),
     Rule("fold", _is_folded, "rows of taps as channels, on both threads (stem7x7s2)"),
     Rule("patches", _has_small_patches, "one product (10 taps, stride 5, 1 to 512 channels)"),
     Rule("phases", _is_strided, "phases of the stride, no zeros between inputs (stem7x7s2)"),
+    Rule("bands", _has_large_phases, "rows of an image beyond the caches (res3x3s2 on 224x224)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     DIRECT,

@@ -6,9 +6,9 @@ from jconv.methods.patches import BRIEF
 from jconv.problem import Problem
 from jconv.rules.shared import (
     APART,
-    BUNDLES,
     DECIMATED,
     DIRECT,
+    GROUPED,
     LONG,
     OTHER_VOLUMES,
     POINTWISE,
@@ -29,10 +29,25 @@ MOST_COPIES = 2**22
 
 
 def _has_small_groups(p: Problem) -> bool:
-    """64 groups of 8 to 8 channels take as long by the products of `bundles`."""
+    """64 groups of 8 to 8 channels take as long by patches."""
     c, m = p.per_group
     fills = c * m <= min(4 * p.spec.groups, 64 if c == 1 else 32)
     return is_small_grouped(p) and fills and p.reads_no_zeros_between
+
+
+def _has_groups(p: Problem) -> bool:
+    """2 groups of 32 channels, 3x3 taps on 16x14x14, take 0.64 ms and 0.85 one by one, 4 of 64 to
+    128 with stride 2 on 36x36 0.8 and 1.7; of 2 of 64 on 56x56 tiles gain more, 2.1 and 1.5.
+    """
+    gains = min(p.per_group) < 48 or (max(p.per_group) <= 128 and not p.is_unit_stride)
+    return not p.is_dense and gains and p.reads_no_zeros_between
+
+
+def _is_pair(p: Problem) -> bool:
+    """1x1 taps of two numbers in all: 2 -> 1 channels on 8x17350 take 0.60 ms as a product and
+    0.12.
+    """
+    return p.is_dense and p.taps == 1 and p.inputs * p.outputs == 2
 
 
 def _has_one_input(p: Problem) -> bool:
@@ -125,9 +140,10 @@ def _is_light(p: Problem) -> bool:
     """Small images, several of them, whose products go fast as they are.
 
     3x3 taps, 96 -> 8 channels on 8x16x16, take 0.62 ms by half tiles and 0.46 as they are; 5x5,
-    24 -> 96 on 4x12x12, 0.43 by patches and 0.30.
+    24 -> 96 on 4x12x12, 0.43 by patches and 0.30. Dilated it goes by patches: 2x2 of dilation 3,
+    48 -> 27 on 64x8x8, 0.42 and 0.22.
     """
-    is_small = p.rank == 2 and p.every(lambda w: w.out <= SMALL)
+    is_small = p.rank == 2 and p.is_undilated and p.every(lambda w: w.out <= SMALL)
     if not is_small:
         return _is_few_to_few(p)
     is_several = p.batch >= (8 if p.taps <= 16 else 2)
@@ -211,11 +227,12 @@ def _has_patches(p: Problem) -> bool:
 
 RULES = (
     Rule("lanes", _has_small_groups, "vector lanes over the groups (depthwise3x3, grouped3x3)"),
+    Rule("direct", _is_pair, "1x1 taps of two numbers (1 to 2 channels)"),
     POINTWISE,
     DECIMATED,
     Rule("lanes", _has_one_input, "few channels: multiply-adds in one loop (filter3x3)"),
     *LONG,
-    BUNDLES,
+    GROUPED._replace(when=_has_groups),
     APART,
     # From here on all is dense.
     Rule("turned", _narrows, "many channels to few: patches of the few (5x5 taps, 32 to 4)"),

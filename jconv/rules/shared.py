@@ -25,7 +25,7 @@ MOST_PHASES = 64
 # Entries of the patches of one row of outputs.
 MOST_ROW = 2**23
 # Entries of one image's patches, of one group of several that go at once.
-MOST_BUNDLED = 2**18
+MOST_GROUPED = 2**18
 
 
 # ---------------------------------------------------------------- groups
@@ -38,15 +38,15 @@ def is_small_grouped(p: Problem) -> bool:
 
 
 def has_thin_groups(p: Problem) -> bool:
-    """Groups whose products are too small to go one by one, and whose patches fit the cache.
+    """Groups whose products are too small to go one by one, and whose patches are small.
 
-    3x3 taps, 8 groups of 16 channels, take 7 ms on 4x56x56 and 4 one by one, 16 groups of 8 0.4 and
-    0.8 on 4x28x28.
+    3x3 taps, 8 groups of 32 channels with stride 2, take 0.30 ms on 28x28 and 0.40 one by one, 8
+    of 16 on 2x56x56 3.0 and 3.4; 5x5, 3 of 16 on 16x28x28, 3.5 and 2.2.
     """
     patches = math.prod(p.spec.out) * p.taps * p.ends[0]
-    return (
-        patches <= MOST_BUNDLED and p.spec.groups >= 4 and max(p.per_group) <= 32 and p.is_undilated
-    )
+    is_short = p.rank <= 2 and p.taps <= 9
+    is_few = p.spec.groups >= 4 and patches <= MOST_GROUPED
+    return max(p.per_group) <= 32 and p.is_undilated and (is_short or is_few)
 
 
 # ---------------------------------------------------------------- few channels, many taps
@@ -99,8 +99,8 @@ def _is_longer_than_a_frame(p: Problem) -> bool:
 
 
 def shares_no_input(p: Problem) -> bool:
-    """Windows next to each other."""
-    return p.is_undilated and p.taps > 1 and p.every(lambda w: w.taps == w.stride)
+    """Windows next to each other, or with entries between them that none reads."""
+    return p.is_undilated and p.taps > 1 and p.every(lambda w: w.taps <= w.stride)
 
 
 def has_room_for_rows(p: Problem) -> bool:
@@ -172,15 +172,58 @@ def leaves_a_thread(p: Problem) -> bool:
     widens = inputs < outputs or not p.is_unit_stride
     return (
         p.rank == 2
+        and not _shares_rows(p)
         and p.taps * inputs >= 64
         and outputs < (256 if p.taps * inputs < 832 else 128)
         and p.products >= (2**25 if widens else 2**24)
     )
 
 
+def _shares_rows(p: Problem) -> bool:
+    """Whether it shares out a row of outputs, of which one thread has at most 0.7.
+
+    A piece is as long as its task is large enough; without padding all of it is slow. 3x3 taps, 32
+    -> 32 channels on 2x269x533, take 14 ms and folded 26; sums of 800 terms and shorter rows are as
+    fast folded.
+    """
+    terms, row = p.taps * p.ends[0], _given(p)[-1]
+    if _is_by_eigen(p) or terms > 600 or row < 200:
+        return False
+    axes = zip(_read(p), _given(p), p.spec.windows, strict=True)
+    is_padded = any(given > read - w.reach for read, given, w in axes)
+    piece, columns = 16, min(p.ends[1], 64)
+    while (piece + columns) * terms < 2**16:
+        piece *= 2
+    return is_padded and piece <= 0.7 * row
+
+
+def _is_by_eigen(p: Problem) -> bool:
+    """Whether a 2D convolution is none that XLA:CPU gives to YNNPACK, but one of Eigen's."""
+    larger = any(given > read for read, given in zip(_read(p), _given(p), strict=True))
+    return max(p.ends) <= 16 or larger
+
+
+def _read(p: Problem) -> tuple[int, ...]:
+    return p.spec.out if p.face == "input_adjoint" else p.spec.size
+
+
+def _given(p: Problem) -> tuple[int, ...]:
+    return p.spec.size if p.face == "input_adjoint" else p.spec.out
+
+
 def gains_by_folding(p: Problem) -> bool:
-    """2x2 taps from 49 to 128 channels on 8x56x58 take 4.0 ms folded and 3.2 as they are."""
-    return leaves_a_thread(p) and (p.taps >= 9 or p.ends[0] > p.ends[1])
+    """2x2 taps from 49 to 128 channels on 8x56x58 take 4.0 ms folded and 3.2 as they are.
+
+    Eigen's convolution takes longer in 2D, but for few taps: the input's adjoint of 5x5 taps
+    without padding, 8 -> 64 channels on 16x13x13, 0.62 ms and folded 0.22, 2x2 taps, 8 -> 96 on
+    8x27x27, 0.22 and 0.26.
+    """
+    if p.taps < 9 and p.ends[0] <= p.ends[1]:
+        return False
+    is_unpadded_adjoint = p.face == "input_adjoint" and _read(p) != _given(p)
+    is_tall = p.is_unit_stride and p.spec.taps[0] > 1 and p.products >= 2**20
+    is_by_eigen = is_tall and _is_by_eigen(p) and (p.taps > 9 or is_unpadded_adjoint)
+    return is_by_eigen or leaves_a_thread(p)
 
 
 # ---------------------------------------------------------------- rules that tables have in common
@@ -221,10 +264,8 @@ LONG = (
     Rule("frames", _is_longer_than_a_frame, "a long signal in frames (long1d_k1024)"),
     Rule("fourier", is_long, "long taps: products over frequencies (long1d_k1024)"),
 )
-BUNDLES = Rule(
-    "bundles",
-    has_thin_groups,
-    "patches and products of four groups at a time (ResNeXt from 8 channels a group on)",
+GROUPED = Rule(
+    "patches", has_thin_groups, "patches of all groups at once (ResNeXt from 16 channels a group)"
 )
 APART = Rule(
     "apart", lambda p: not p.is_dense, "groups one by one: XLA:CPU convolves them in a scalar loop"
