@@ -112,7 +112,7 @@ def test_products_of_rows_change_nothing(small_blocks, monkeypatch, size, stride
 
 @pytest.mark.parametrize("groups", [20, 10, 2])
 def test_batches_change_nothing(small_blocks, groups):
-    """Both methods that take a large batch a few examples at a time: lanes, and groups apart."""
+    """All ways of groups that take a large batch a few examples at a time."""
     spec = Spec((Window(6, 5, low=1, high=1), Window(5, 5, low=2)), groups)
     rng = np.random.default_rng(1)
     x = rng.normal(size=(6, 6, 5, 20))
@@ -120,7 +120,7 @@ def test_batches_change_nothing(small_blocks, groups):
     y = rng.normal(size=(6, *spec.out, 20))
     for face, (a, b) in zip(FACES, ((x, kernel), (y, kernel), (x, y)), strict=True):
         problem = Problem(face, spec, 6, 20, 20, x.dtype)
-        assert choose(problem, "cpu").method in {"lanes", *faces.COPYING}
+        assert choose(problem, "cpu").method in {"lanes", "patches", *faces.COPYING}
         expected = faces.evaluate(face, spec, "direct", a, b)
         actual = faces.evaluate(face, spec, "auto", a, b)
         assert_close(actual, np.asarray(expected), "float64", terms=a.size)
