@@ -1,7 +1,8 @@
-"""Time kernel gradients of single examples beside jax.vmap of jax.lax's, and a bound. (2 minutes)
+"""Time kernel gradients of single examples beside jax.vmap of jax.lax's, and bounds. (2 minutes)
 
-The bound is the product alone: of patches that are there and lie as it likes best, the fastest of
-several batched products. No way through products is faster beside `vmap` than that.
+One bound is the product alone: of patches that are there and lie as it likes best, the fastest of
+several batched products. The other adds what it takes to lay patches out. Both are of all examples
+at once: jconv, which takes a few at a time, may be faster where they leave the caches.
 """
 
 import math
@@ -17,6 +18,7 @@ from jax import Array
 from experiments import command_line
 from experiments.speed import convolutions, peers, timing
 from experiments.speed.tables import Ints, Layer
+from jconv import unfold
 from jconv.curvature import per_example_kernel_gradients
 
 # Name, channels, size, taps, stride, padding.
@@ -105,21 +107,28 @@ def _across(a: Array, b: Array) -> Array:
     return _product(a.mT, b)
 
 
+def patches(layer: Layer, x: Array, y: Array) -> Array:
+    """What every output sees; of one tap and no stride there is nothing to lay out."""
+    if math.prod(layer.taps) == math.prod(layer.stride) == 1:
+        return y
+    return unfold(x, layer.taps, stride=layer.stride, padding=layer.padding)
+
+
 def _normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 def measure(layer: Layer, rounds: int) -> list[float]:
-    """Milliseconds by `vmap`, by jconv, and of the fastest product."""
+    """Milliseconds by `vmap`, by jconv, of patches, and of the fastest product."""
     x, _, y = convolutions.arrays(layer)
-    programs = [peers.compiled(partial(way, layer), x, y) for way in (by_vmap, by_jconv)]
-    right, ours = (program.answer()["result"] for program in programs)
+    programs = [peers.compiled(partial(way, layer), x, y) for way in (by_vmap, by_jconv, patches)]
+    right, ours = (program.answer()["result"] for program in programs[:2])
     np.testing.assert_allclose(ours, right, atol=1e-4 * np.abs(right).max(), err_msg=layer.name)
     for product, (left, right) in products(layer):
         programs.append(peers.compiled(product, _normal(*left), _normal(*right)))
     calls = {str(i): program.call for i, program in enumerate(programs)}
-    vmap, jconv, *bare = timing.alternate(calls, rounds).values()
-    return [1e3 * seconds for seconds in (vmap, jconv, min(bare))]
+    vmap, jconv, laid, *bare = timing.alternate(calls, rounds).values()
+    return [1e3 * seconds for seconds in (vmap, jconv, laid, min(bare))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -128,13 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=command_line.count, default=64, help="examples")
     parser.add_argument("--rounds", type=command_line.count, default=5, help="calls of each")
     options = command_line.parse(parser, arguments, results=None, rounds=1, batch=2)
-    print(f"{'layer':<40} {'vmap':>8} {'jconv':>8} {'product':>8}   vmap over both")
+    heads = ("vmap", "jconv", "patches", "product")
+    print(f"{'layer':<40}", *(f"{head:>8}" for head in heads), "  vmap over jconv, product, both")
     ratios = []
     for layer in layers(options.batch)[:: 6 if options.quick else 1]:
-        vmap, jconv, product = measure(layer, options.rounds)
+        times = vmap, jconv, laid, product = measure(layer, options.rounds)
         ratios.append(vmap / jconv)
-        figures = f"{vmap:8.2f} {jconv:8.2f} {product:8.2f} {ratios[-1]:8.1f} {vmap / product:8.1f}"
-        print(f"{layer.name:<40} {figures}", flush=True)
+        figures = [f"{ms:8.2f}" for ms in times]
+        figures += [f"{vmap / ms:8.1f}" for ms in (jconv, product, laid + product)]
+        print(f"{layer.name:<40}", *figures, flush=True)
     print(f"geometric mean {statistics.geometric_mean(ratios):.1f}, least {min(ratios):.1f}")
 
 

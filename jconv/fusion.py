@@ -112,6 +112,19 @@ def _tested(axis: int, tests: int, y: Array) -> Array:
     return lax.custom_linear_solve(lambda x: x, y, lambda _, y: chosen(y), symmetric=True)
 
 
+def single(y: Array) -> Array:
+    """`[..., 1]`, reshaped, in the order of `[...]`.
+
+    XLA:CPU lays an axis of one entry out as the slowest, and copies such an array entry by entry to
+    where a caller wants it.
+    """
+    return _on_cpu(_single, y) if y.shape[-1] == 1 else y
+
+
+def _single(y: Array) -> Array:
+    return lax.optimization_barrier(jnp.broadcast_to(y, (*y.shape[:-1], 2)))[..., :1]
+
+
 def alone(f: Callable[..., Array]) -> Callable[..., Array]:
     """`f`, of which XLA computes what a call gives apart from all that reads it.
 

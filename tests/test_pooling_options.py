@@ -115,6 +115,21 @@ def test_gradient_by_differences(case, kind):
     np.testing.assert_allclose(np.sum(x_bar * step), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("pool", [jconv.max_pool, jconv.avg_pool, jconv.prod_pool])
+@pytest.mark.parametrize(("channels", "stride"), [(1, 2), (3, 2), (2, 4)])
+@pytest.mark.parametrize("size", [(23,), (12, 13), (6, 7, 10)], ids=str)
+def test_gradient_of_few_channels_at_a_stride(pool, channels, stride, size):
+    """Whose entries of a cell are written side by side: apart and overlapping, with tails."""
+    for taps, padding, dilation in ((stride, 0, 1), (stride + 1, 1, 1), (3, 2, 2)):
+        x = dense((2, *size, channels), "float64", seed=taps)
+        options = {"stride": stride, "padding": padding, "dilation": dilation}
+        of = functools.partial(pool, window=(taps,) * len(size), **options)
+        y, pull = jax.vjp(jax.jit(of), x)
+        _, expected = jax.vjp(jax.jit(functools.partial(of, custom_vjp=False)), x)
+        y_bar = dense(y.shape, "float64", seed=1)
+        assert_close(*pull(y_bar), np.asarray(*expected(y_bar)), "float64", taps ** len(size))
+
+
 @pytest.mark.parametrize("kind", SMOOTH)
 def test_hessian_product(kind):
     (case,) = named(POOL_CASES, "overlapping")

@@ -22,7 +22,7 @@ from jconv.channels import accumulator, groups_last
 from jconv.fusion import added, row_major
 from jconv.geometry import Spec, Window
 from jconv.padding import crop, cut, embed, grow, strided
-from jconv.placement import zeros
+from jconv.placement import varied, zeros
 
 # Groups and parts of the first axis that fill vectors.
 LANES = 32
@@ -160,8 +160,20 @@ def _in_place(spec: Spec, x: Array, y: Array) -> Array:
     sums = []
     for tap in product(*map(range, spec.taps[:-2])):
         each = (lax.optimization_barrier(_rows(spec, x, y, *loop, tap)) for loop in loops)
-        sums.append(reduce(jnp.add, [a.sum(range(a.ndim - 3)) for a in each]))
+        sums.append(reduce(jnp.add, [_total(a, a.ndim - 3) for a in each]))
     return jnp.swapaxes(jnp.stack(sums), -1, -2).reshape(*spec.taps, 1, -1)
+
+
+def _total(a: Array, axes: int) -> Array:
+    """What the first `axes` add up to, as a product by ones, which XLA:CPU adds up row by row.
+
+    A sum goes down column by column: 5x5 taps of 1024 channels on 2x7x7, stride 2, took 0.33 ms,
+    and take 0.07.
+    """
+    if not jnp.issubdtype(a.dtype, jnp.inexact):
+        return a.sum(range(axes))
+    ones = varied(jnp.ones(a.shape[:axes], a.dtype), a)
+    return jnp.tensordot(ones, a, axes, precision="highest")
 
 
 def _rows(

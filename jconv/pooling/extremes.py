@@ -24,9 +24,11 @@ from jconv.platforms import per_platform
 from jconv.pooling.batches import BATCH_BYTES, Image, by_images, image_of, selection
 from jconv.pooling.reductions import reduced, serves
 from jconv.pooling.stages import (
+    APART,
     FEW,
     MANY,
     NARROW,
+    Layout,
     Part,
     Pieces,
     Windows,
@@ -38,9 +40,10 @@ from jconv.pooling.stages import (
     cropped,
     few,
     held,
+    known,
     laid,
+    layout_of,
     parts,
-    row_of,
     shifted,
     spread,
     step,
@@ -377,24 +380,24 @@ def _given(stage: Stage, winners: Array, y: Array, single: bool) -> Array:
     gains = 0 < terms_of(pieces) <= MANY if along_one else reached and terms_of(pieces) <= AT_ONCE
     if not (single and gains and y.shape[-1] >= NARROW):
         return padded(winners, y)
-    at_once = partial(_won, windows, pieces, 0)
+    at_once = partial(_won, windows, pieces, APART)
     return lax.platform_dependent(winners, y, cpu=at_once, default=padded)
 
 
 def _won_of_padded(windows: Windows, winners: Array, y: Array) -> Array:
-    row = row_of(windows, y.shape[-1], light=True)
-    winners, y = spread(winners, windows, -1, row), spread(y, windows, row=row)
-    return _won(windows, all_cells(windows), row, winners, y)
+    layout = layout_of(windows, y.shape[-1], tested=True)
+    winners, y = spread(winners, windows, -1, layout), spread(y, windows, layout=layout)
+    return _won(windows, all_cells(windows), layout, winners, y)
 
 
-def _won(windows: Windows, pieces: Pieces, row: int, winners: Array, y: Array) -> Array:
+def _won(windows: Windows, pieces: Pieces, layout: Layout, winners: Array, y: Array) -> Array:
     """What every entry takes of the windows that it won."""
     dtype = wide(y.dtype)
     zero = jnp.zeros((), dtype)
 
     def term(block):
         won = shifted(winners, windows, block)
-        won = won == taps_of(block, won.ndim, winners.dtype)
+        won = won == known(block, taps_of(block, won.ndim, winners.dtype))
         return jnp.where(won, shifted(y, windows, block).astype(dtype), zero)
 
-    return blocked_sum(windows, term, 3 * blocks(windows), row, pieces).astype(y.dtype)
+    return blocked_sum(windows, term, 3 * blocks(windows), layout, pieces).astype(y.dtype)

@@ -26,6 +26,7 @@ from jconv.platforms import per_platform
 from jconv.pooling.batches import image_of, in_turns
 from jconv.pooling.reductions import reduced
 from jconv.pooling.stages import (
+    APART,
     FEW,
     NARROW,
     Block,
@@ -39,6 +40,8 @@ from jconv.pooling.stages import (
     entry,
     few,
     held,
+    known,
+    layout_of,
     several_axes,
     shifted,
     step,
@@ -250,7 +253,9 @@ def _multiplied_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
     A window along several axes is a product of products, and each of these has fewer others.
     """
     taps = [w.taps for w in windows if w.taps > 1 or w.stride > 1]
-    count, narrow = math.prod(taps), x.shape[-1] < NARROW
+    count = math.prod(taps)
+    layout = layout_of(windows, x.shape[-1], factors=count)
+    narrow = x.shape[-1] < NARROW and not layout.woven
     short = narrow and len(taps) == 1
     if (short or _is_long(windows)) and max(taps) <= FEW:
         return _running_adjoint(windows, x, y_bar)
@@ -268,10 +273,12 @@ def _multiplied_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:
         for tap, at in enumerate(np.ndindex(*(w.taps for w in windows))):
             reads, other = own == tap, entry(x, windows, block, at)
             if other is not None and not reads.all():
-                share = share * (jnp.where(reads, one, other) if reads.any() else other)
-        return jnp.where(own >= 0, share, jnp.zeros_like(one))
+                other = jnp.where(known(block, reads), one, other) if reads.any() else other
+                share = share * other
+        return jnp.where(known(block, own >= 0), share, jnp.zeros_like(one))
 
-    return blocked_sum(windows, term, pieces=pieces)
+    layout = layout if layout.woven else APART
+    return blocked_sum(windows, term, layout=layout, pieces=pieces)
 
 
 def _running_adjoint(windows: Windows, x: Array, y_bar: Array) -> Array:

@@ -27,6 +27,7 @@ from jconv.pooling.stages import (
     FEW,
     NARROW,
     Block,
+    Layout,
     Part,
     Windows,
     blocked_sum,
@@ -135,11 +136,11 @@ def _turned(windows: Windows, shares: Scaled) -> tuple[Scaled, Windows]:
 
 def _seen(kind: Smooth, windows: Windows, x: Array, shares: Scaled) -> Array:
     """Every entry's slope, times the shares of all windows that see it."""
-    row = row_of(windows, x.shape[-1])
-    s, c = kind.slope(cells(x, windows, row))
+    layout = Layout(row_of(windows, x.shape[-1]))
+    s, c = kind.slope(cells(x, windows, layout))
     limit = jnp.ones((), c.dtype)
     fills = SCALED.fill(c.dtype)
-    heavy = partial(spread, windows=windows, row=row, light=False)
+    heavy = partial(spread, windows=windows, layout=layout, light=False)
     share, own = (heavy(a, fill=fill) for a, fill in zip(shares, fills, strict=True))
 
     def term(block: Block) -> Array:
@@ -148,7 +149,7 @@ def _seen(kind: Smooth, windows: Windows, x: Array, shares: Scaled) -> Array:
         taken = taps_of(block, part.ndim, np.int32) >= 0
         return jnp.where(taken, part, jnp.zeros_like(limit))
 
-    return blocked_sum(windows, term, row=row)
+    return blocked_sum(windows, term, layout=layout)
 
 
 # ---------------------------------------------------------------- the sum

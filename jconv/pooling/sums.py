@@ -26,7 +26,8 @@ from jconv.pooling.stages import (
     blocked_sum,
     cropped,
     held,
-    row_of,
+    known,
+    layout_of,
     shifted,
     spread,
     swept,
@@ -86,14 +87,14 @@ def _stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
 
 
 def _stage_adjoint(windows: Windows, y: Array) -> Array:
-    row = row_of(windows, y.shape[-1], light=True)
-    y, zero = spread(y, windows, row=row), jnp.zeros((), y.dtype)
+    layout = layout_of(windows, y.shape[-1], whole=True)
+    y, zero = spread(y, windows, layout=layout), jnp.zeros((), y.dtype)
 
     def term(block):
         seen = shifted(y, windows, block)
-        return jnp.where(taps_of(block, seen.ndim, np.int32) >= 0, seen, zero)
+        return jnp.where(known(block, taps_of(block, seen.ndim, np.int32) >= 0), seen, zero)
 
-    return blocked_sum(windows, term, row=row)
+    return blocked_sum(windows, term, layout=layout)
 
 
 def _joined(a: Entry, b: Entry) -> Entry:
