@@ -1,11 +1,12 @@
 """Measure what bounds convolutions on this machine, apart from any method. (0.5 minutes)
 
-On a CPU: what matrix products of XLA, a large one, that of a first layer's kernel gradient and
-those of a ResNeXt's groups, and convolutions of torch make of its cores, how many of them XLA's own
+On a CPU: what matrix products of XLA, a large one, those of first layers' kernel gradients and
+of a ResNeXt's groups, and convolutions of torch make of its cores, how many of them XLA's own
 2D convolution keeps busy, how many calls of a short loop go without the second thread, and what it
 costs to write to memory that the system has to map first.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,9 @@ import numpy as np
 
 import jconv
 from experiments import command_line
-from experiments.speed import convolutions, peers, timing
+from experiments.speed import convolutions, peers, tables, timing
 
+_FEW_INPUTS = ("rgb3x3", "volume_first")
 _SLOW = 1.5  # times the fastest tenth of all calls
 
 
@@ -28,10 +30,10 @@ def limits(seconds: float, scale: int) -> Iterator[tuple[str, str]]:
     a = _normal(size, size)
     flops = 2 * size**3
     yield "matrix product by XLA", _rate(flops, _times(_jitted(jnp.matmul, a, a), seconds))
-    patches, y = _normal(27, 2**14 // scale), _normal(2**14 // scale, 16)
-    thin = _jitted(jnp.matmul, patches, y)
-    yield "    of 27 rows, rgb3x3's kernel gradient", _rate(54 * y.size, _times(thin, seconds))
-    yield "    threads that it keeps busy", f"{_busy(thin, seconds):.1f} of {peers.threads()}"
+    for layer in tables.read_layers(tables.LAYERS):
+        if layer.name in _FEW_INPUTS:
+            layer = tables.shrunk(layer) if scale > 1 else layer
+            yield from _kernel_gradient(layer, seconds)
     groups, image, few = 32 // scale, 14, 16
     each = _normal(groups, 8 * image**2, 9 * few), _normal(groups, 9 * few, few)
     flops = 2 * each[0].size * few
@@ -60,6 +62,22 @@ def limits(seconds: float, scale: int) -> Iterator[tuple[str, str]]:
         ones = np.ones(mebibytes * 2**18, np.float32)
         rate = ones.nbytes / min(_times(_jitted(lambda x: x + 1, ones), seconds)) / 1e9
         yield f"a new array of {mebibytes} MiB", f"{rate:.1f} GB/s"
+
+
+def _kernel_gradient(layer: tables.Layer, seconds: float) -> Iterator[tuple[str, str]]:
+    """Its bare product, of patches at hand, and all of it by torch."""
+    _, (*taps, inputs, outputs), (*positions, _) = layer.shapes
+    rows, columns = math.prod(taps) * inputs, math.prod(positions)
+    product = _jitted(jnp.matmul, _normal(rows, columns), _normal(columns, outputs))
+    name = f"    of {rows} rows, {layer.name}'s kernel gradient"
+    yield name, _rate(layer.flops, _times(product, seconds))
+    yield "    threads that it keeps busy", f"{_busy(product, seconds):.1f} of {peers.threads()}"
+    *_, gradient = convolutions.cases(layer, "auto")
+    try:
+        torch = gradient.programs["torch channels-last"]().call
+    except peers.Skipped:
+        return
+    yield "    that gradient by torch", _rate(layer.flops, _times(torch, seconds))
 
 
 def _normal(*shape: int) -> np.ndarray:

@@ -46,7 +46,8 @@ def has_thin_groups(p: Problem) -> bool:
     patches = math.prod(p.spec.out) * p.taps * p.ends[0]
     is_short = p.rank <= 2 and p.taps <= 9
     is_few = p.spec.groups >= 4 and patches <= MOST_GROUPED
-    return max(p.per_group) <= 32 and p.is_undilated and (is_short or is_few)
+    is_thin = not p.is_dense and max(p.per_group) <= 32
+    return is_thin and p.is_undilated and (is_short or is_few)
 
 
 # ---------------------------------------------------------------- few channels, many taps
