@@ -38,36 +38,26 @@ def apart(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Array
     return joined.reshape(*joined.shape[:-2], -1)
 
 
-def bands(face: str, spec: Spec, compute: Callable, a: Array, k: Array) -> Array:
-    """Forward and the input's adjoint of images that are too large to rearrange at once.
+def bands(face: str, spec: Spec, compute: Callable, y: Array, k: Array) -> Array:
+    """The input's adjoint, a few rows at a time of images too large to rearrange at once.
 
     With stride `s` and padding `low`, inputs from `s*q` on are reached by outputs from
     `q - (reach - low) // s` on.
     """
     first, *others = spec.windows
-    x, y = (math.prod(sizes[1:]) for sizes in (spec.size, spec.out))
-    c, m = k.shape[-2] * spec.groups, k.shape[-1]
-    s = first.stride
-    bytes_each = (s * x * c + y * m) * a.dtype.itemsize
-    if face == "forward":
-        rows, step = first.out, s
-        blocks = split(len(a), rows, bytes_each, BAND_BYTES)
-        grown, within = blocks.windows(first)
-        size = within.size
-    else:
-        rows, step = first.size, 1
-        blocks = split(len(a), -(-rows // s), bytes_each, BAND_BYTES)
-        inputs, before = s * blocks.rows, (first.reach - first.low) // s
-        size = (inputs - 1 + first.low) // s + before + 1
-        high = (blocks.row_blocks - 1) * blocks.rows + size - before - first.out
-        grown = Window(first.out, size, low=before, high=high)
-        low = first.low + s * before
-        high = (size - 1) * s + first.reach + 1 - low - inputs
-        within = dataclasses.replace(first, size=inputs, low=low, high=high)
-    whole = (Window(n, 1) for n in a.shape[2:-1])
-    read = reader(blocks, a, (grown, *whole), step, size)
-    part = dataclasses.replace(spec, windows=(within, *others))
-    return map_blocks(blocks, lambda step: compute(face, part, read(step), k), rows)
+    s, (x_row, y_row) = first.stride, (math.prod(sizes[1:]) for sizes in (spec.size, spec.out))
+    entries = s * x_row * k.shape[-2] * spec.groups + y_row * k.shape[-1]
+    blocks = split(len(y), -(-first.size // s), entries * y.dtype.itemsize, BAND_BYTES)
+    inputs, before = s * blocks.rows, (first.reach - first.low) // s
+    outputs = (inputs - 1 + first.low) // s + before + 1
+    high = (blocks.row_blocks - 1) * blocks.rows + outputs - before - first.out
+    grown = Window(first.out, outputs, low=before, high=high)
+    low = first.low + s * before
+    high = (outputs - 1) * s + first.reach + 1 - low - inputs
+    part = dataclasses.replace(first, size=inputs, low=low, high=high)
+    read = reader(blocks, y, (grown, *(Window(n, 1) for n in spec.out[1:])), 1, outputs)
+    each = partial(compute, face, dataclasses.replace(spec, windows=(part, *others)))
+    return map_blocks(blocks, lambda step: each(read(step), k), first.size)
 
 
 def by_phase(face: str, spec: Spec, compute: Callable, y: Array, k: Array) -> Array:

@@ -188,7 +188,6 @@ def test_detours_change_nothing(method, face, window):
     assert_close(actual, np.asarray(expected), "float64", terms=a.size)
 
 
-@pytest.mark.parametrize("face", ["forward", "input_adjoint"])
 @pytest.mark.parametrize("budget", [1, 2000, 10**9])
 @pytest.mark.parametrize(
     "first",
@@ -201,16 +200,15 @@ def test_detours_change_nothing(method, face, window):
     ],
     ids=str,
 )
-def test_bands_change_nothing(monkeypatch, face, budget, first):
+def test_bands_change_nothing(monkeypatch, budget, first):
     monkeypatch.setattr(divisions, "BAND_BYTES", budget)
     spec = Spec((first, Window(7, 2, low=1, stride=first.stride)), 2)
     rng = np.random.default_rng(5)
-    sizes = spec.size if face == "forward" else spec.out
-    a, kernel = rng.normal(size=(2, *sizes, 4)), rng.normal(size=(*spec.taps, 2, 4))
-    expected = faces.evaluate(face, spec, "direct", a, kernel)
+    y, kernel = rng.normal(size=(2, *spec.out, 4)), rng.normal(size=(*spec.taps, 2, 4))
+    expected = faces.evaluate("input_adjoint", spec, "direct", y, kernel)
     jax.clear_caches()  # compiled programs know no budget
-    actual = faces.evaluate(face, spec, "bands", a, kernel)
-    assert_close(actual, np.asarray(expected), "float64", terms=a.size)
+    actual = faces.evaluate("input_adjoint", spec, "bands", y, kernel)
+    assert_close(actual, np.asarray(expected), "float64", terms=y.size)
 
 
 @pytest.mark.parametrize("budget", [1, 100, 10**9])
