@@ -171,10 +171,11 @@ def test_pulls_are_measured(capsys):
 def test_gradients_of_single_examples_are_timed(capsys):
     per_example.main(["--quick"])
     header, *rows, summary = capsys.readouterr().out.splitlines()
-    assert header.split()[:4] == ["layer", "vmap", "jconv", "product"]
+    assert header.split()[:5] == ["layer", "vmap", "jconv", "patches", "product"]
     for row in rows:
-        *_, ratio, bound = map(float, row.split()[-5:])
-        assert min(ratio, bound) > 0
+        *_, ratio, product, both = map(float, row.split()[-7:])
+        assert min(ratio, both) > 0
+        assert both <= product
     assert len(rows) == 3
     assert "least" in summary
 
