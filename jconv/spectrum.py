@@ -215,8 +215,8 @@ def operator_norm(
 
 def _tolerance(tol: object) -> float:
     made = number("tol", tol)
-    if not made > 0:
-        raise geometry.wrong("tol", "be positive", tol)
+    if not 0 < made < math.inf:
+        raise geometry.wrong("tol", "be positive and finite", tol)
     return made
 
 

@@ -486,8 +486,9 @@ TABLE = [
         [spectrum.operator_norm],
         "tol",
         [
-            (0, ValueError, "be positive; got 0"),
-            (float("nan"), ValueError, "be positive; got nan"),
+            (0, ValueError, "be positive and finite; got 0"),
+            (float("nan"), ValueError, "be positive and finite; got nan"),
+            (float("inf"), ValueError, "be positive and finite; got inf"),
             ("1", TypeError, "be a number; got '1' of type str"),
             (True, TypeError, "be a number; got True of type bool"),
         ],
