@@ -38,8 +38,13 @@ def mix(spec: Spec, x: Array, k: Array) -> Array:
         per_group = (spec.groups, out // spec.groups)
         k = lax.expand_dims(k.astype(acc).reshape(per_group), range(x.ndim - 1))
         return (x.astype(acc)[..., None] * k).reshape(*x.shape[:-1], out)
-    y = matmul(spec, by_group(spec, x), by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
-    return from_groups(y, x.shape[:-1])
+    return mix_rows(spec, by_group(spec, x), k, x.shape[:-1])
+
+
+def mix_rows(spec: Spec, rows: Array, k: Array, lead: tuple[int, ...]) -> Array:
+    """The same of what is turned already, `[groups, rows, c]` to `[*lead, out]`."""
+    y = matmul(spec, rows, by_group(spec, k), ((2,), (1,)), ((0,), (0,)))
+    return _from_groups(y, lead)
 
 
 def mix_input(spec: Spec, y: Array, k: Array) -> Array:
@@ -52,7 +57,7 @@ def mix_input(spec: Spec, y: Array, k: Array) -> Array:
         y = y.reshape(*y.shape[:-1], *per_group).astype(acc)
         return (y * lax.expand_dims(k.astype(acc).reshape(per_group), range(y.ndim - 2))).sum(-1)
     x = matmul(spec, by_group(spec, y), by_group(spec, k), ((2,), (2,)), ((0,), (0,)))
-    return from_groups(x, y.shape[:-1])
+    return _from_groups(x, y.shape[:-1])
 
 
 def mix_kernel(spec: Spec, x: Array, y: Array) -> Array:
@@ -94,8 +99,13 @@ def _rows(a: Array) -> Array:
 
 def by_group(spec: Spec, a: Array) -> Array:
     """`[..., groups * c]` to `[groups, rows, c]`."""
-    rows = math.prod(a.shape[:-1])
-    return jnp.moveaxis(a.reshape(rows, spec.groups, a.shape[-1] // spec.groups), 1, 0)
+    return groups_first(spec, _rows(a))
+
+
+def groups_first(spec: Spec, a: Array) -> Array:
+    """`[..., groups * c]` to `[groups, ..., c]`."""
+    a = a.reshape(*a.shape[:-1], spec.groups, a.shape[-1] // spec.groups)
+    return jnp.moveaxis(a, -2, 0)
 
 
 def grouped(spec: Spec, a: Array) -> Array:
@@ -109,7 +119,7 @@ def groups_last(spec: Spec, a: Array) -> Array:
     return jnp.swapaxes(grouped(spec, a), -1, -2)
 
 
-def from_groups(a: Array, lead: tuple[int, ...]) -> Array:
+def _from_groups(a: Array, lead: tuple[int, ...]) -> Array:
     """`[groups, rows, c]` to `[*lead, groups * c]`."""
     return jnp.moveaxis(a, 0, 1).reshape(*lead, a.shape[0] * a.shape[2])
 

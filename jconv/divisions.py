@@ -18,22 +18,16 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.blocks import map_blocks, reader, split
-from jconv.channels import transposed_kernel
+from jconv.channels import groups_first, transposed_kernel
 from jconv.geometry import Spec, Window, transposed
 from jconv.rewrites import phases
-
-# What a band reads and gives.
-BAND_BYTES = 6 * 2**20
 
 
 def apart(face: str, spec: Spec, compute: Callable, a: Array, b: Array) -> Array:
     """One dense convolution after the other, a group each."""
     each = partial(compute, face, dataclasses.replace(spec, groups=1))
-
-    def split_groups(c: Array) -> Array:
-        return jnp.moveaxis(c.reshape(*c.shape[:-1], spec.groups, -1), -2, 0)
-
-    parts = lax.map(lambda pair: each(*pair), (split_groups(a), split_groups(b)))
+    operands = groups_first(spec, a), groups_first(spec, b)
+    parts = lax.map(lambda pair: each(*pair), operands)
     joined = jnp.moveaxis(parts, 0, -2)
     return joined.reshape(*joined.shape[:-2], -1)
 
@@ -47,7 +41,7 @@ def bands(face: str, spec: Spec, compute: Callable, y: Array, k: Array) -> Array
     first, *others = spec.windows
     s, (x_row, y_row) = first.stride, (math.prod(sizes[1:]) for sizes in (spec.size, spec.out))
     entries = s * x_row * k.shape[-2] * spec.groups + y_row * k.shape[-1]
-    blocks = split(len(y), -(-first.size // s), entries * y.dtype.itemsize, BAND_BYTES)
+    blocks = split(len(y), -(-first.size // s), entries * y.dtype.itemsize)
     inputs, before = s * blocks.rows, (first.reach - first.low) // s
     outputs = (inputs - 1 + first.low) // s + before + 1
     high = (blocks.row_blocks - 1) * blocks.rows + outputs - before - first.out

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jconv import geometry
 from jconv.conv import conv
 from jconv.geometry import Ints
-from jconv.operands import array, inexact, number
+from jconv.operands import array, inexact, positive
 
 __all__ = [
     "apply",
@@ -304,7 +304,9 @@ def _gaussian_axes(
     entries = geometry.entries_of(sigma)
     if entries is not None and not entries:
         raise geometry.wrong("sigma", "hold one number for each spatial axis", sigma)
-    sigmas = tuple(map(_positive, (sigma,) if entries is None else entries))
+    must = "be a number, or one per spatial axis"
+    each = (sigma,) if entries is None else entries
+    sigmas = tuple(positive("sigma", s, must) for s in each)
     if entries is None:
         rank = _IMAGE_AXES if taps is None else len(_sizes(taps))
         sigmas *= rank
@@ -317,11 +319,3 @@ def _gaussian_axes(
     if math.prod(sizes) > _MOST_TAPS:
         raise geometry.wrong("sigma", f"be small enough for {_MOST_TAPS} taps in all", sigma)
     return sigmas, sizes
-
-
-def _positive(sigma: object) -> float:
-    """A standard deviation, known while JAX traces."""
-    made = number("sigma", sigma, "be a number, or one per spatial axis")
-    if not 0 < made < math.inf:
-        raise geometry.wrong("sigma", "be positive and finite", sigma)
-    return made

@@ -72,6 +72,14 @@ def number(name: str, value: object, must: str = "be a number") -> float:
     return float(made)
 
 
+def positive(name: str, value: object, must: str = "be a number") -> float:
+    """One that is positive and finite."""
+    made = number(name, value, must)
+    if not 0 < made < math.inf:
+        raise geometry.wrong(name, "be positive and finite", value)
+    return made
+
+
 def _kind(dtype) -> int:
     """Integers, floats, complex numbers: each can hold those before."""
     kinds = (jnp.integer, jnp.floating, jnp.complexfloating)

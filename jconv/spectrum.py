@@ -22,7 +22,7 @@ from jconv.conv import conv, conv_transpose, kernel_gradient
 from jconv.geometry import Ints, Padding, Window
 from jconv.krylov import largest_eigenvector
 from jconv.matrix import conv_matrix
-from jconv.operands import inexact, number, require_key, wide
+from jconv.operands import inexact, positive, require_key, wide
 from jconv.placement import placed, zeros
 
 __all__ = ["operator_norm", "singular_values"]
@@ -204,20 +204,13 @@ def operator_norm(
     max_iterations = geometry.whole("max_iterations", max_iterations, least=1)
     kernel, dtype = _floats(kernel)
     least = ROUNDINGS * float(jnp.finfo(kernel.dtype).eps)
-    static = (tuple(options.items()), max(_tolerance(tol), least), max_iterations)
+    static = (tuple(options.items()), max(positive("tol", tol), least), max_iterations)
     shape = (*(w.size for w in call.windows), kernel.shape[-2] * call.spec.groups)
     start = jax.random.normal(key, shape, kernel.dtype) + zeros(shape, kernel.dtype, kernel)
     if not call.custom_vjp:
         return _triplet(static, kernel, start)[0].astype(dtype)
     sigma, _, _ = adjoint.pointwise(_triplet, _triplet_adjoint, static, kernel, start)
     return sigma.astype(dtype)
-
-
-def _tolerance(tol: object) -> float:
-    made = number("tol", tol)
-    if not 0 < made < math.inf:
-        raise geometry.wrong("tol", "be positive and finite", tol)
-    return made
 
 
 def _triplet(static, kernel: Array, start: Array) -> tuple[Array, Array, Array]:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jconv import blocks, divisions, faces
+from jconv import blocks, faces
 from jconv.geometry import Spec, Window
 from jconv.methods import correlations, lanes, mixed, patches, winograd
 from jconv.planner import choose
@@ -201,7 +201,7 @@ def test_detours_change_nothing(method, face, window):
     ids=str,
 )
 def test_bands_change_nothing(monkeypatch, budget, first):
-    monkeypatch.setattr(divisions, "BAND_BYTES", budget)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", budget)
     spec = Spec((first, Window(7, 2, low=1, stride=first.stride)), 2)
     rng = np.random.default_rng(5)
     y, kernel = rng.normal(size=(2, *spec.out, 4)), rng.normal(size=(*spec.taps, 2, 4))

@@ -347,7 +347,7 @@ def layout_of(
     gradients took 0.76 of the time in rows and apart, of 22 products 0.68.
     """
     *_, w = windows
-    beside, reach = w.stride * channels, len(list(_axis_blocks(w)))
+    beside, reach = w.stride * channels, blocks(windows[-1:])
     slow = tested and reach > 1 and beside * reach > TESTED
     slow = slow or (whole and blocks(windows) == 1) or beside * reach * factors > FACTORS
     if w.stride > 1 and beside <= WOVEN and not slow:
