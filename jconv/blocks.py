@@ -135,12 +135,28 @@ def at_once(f: Callable, static: Any, *arrays: Array) -> Any:
 
 
 def map_blocks(blocks: Blocks, f: Callable[[Array | int], Array], rows: int) -> Array:
-    """Every `f(step)`, `[images, block rows, ...]`, put together as `[n, rows, ...]`."""
+    """Every `f(step)`, `[images, block rows, ...]`, put together as `[n, rows, ...]`.
+
+    Written where they stay: what `lax.map` stacks XLA:CPU would copy where an axis has one entry,
+    and 3x3 taps of one channel on 64x512x512 had 67 MB of scratch instead of 17.
+    """
+
+    def part(step: Array | int) -> Array:
+        return f(step)[:, :rows] if blocks.row_blocks == 1 else f(step)
+
     if blocks.steps == 1:
-        return f(0)[:, :rows]
-    parts = lax.map(f, jnp.arange(blocks.steps))
-    whole = parts.reshape(blocks.n, -1, *parts.shape[3:])
-    return whole[:, :rows] if whole.shape[1] != rows else whole
+        return part(0)
+    one = jax.eval_shape(part, 0)
+    size = one.shape[1]
+
+    def put(whole: Array, step: Array) -> tuple[Array, None]:
+        starts = (step // blocks.row_blocks * blocks.images, step % blocks.row_blocks * size)
+        starts = (*starts, *(0,) * (len(one.shape) - 2))
+        return lax.dynamic_update_slice(whole, part(step), starts), None
+
+    empty = zeros((blocks.n, size * blocks.row_blocks, *one.shape[2:]), one.dtype, one)
+    whole, _ = lax.scan(put, empty, jnp.arange(blocks.steps))
+    return whole[:, :rows]
 
 
 def sum_blocks(blocks: Blocks, f: Callable[[Array | int], Array]) -> Array:

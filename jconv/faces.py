@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv import planner
-from jconv.blocks import split, sum_blocks
+from jconv.blocks import map_blocks, split, sum_blocks
 from jconv.divisions import DIVISIONS
 from jconv.geometry import Spec
 from jconv.methods import METHODS
@@ -69,18 +68,19 @@ BATCH_BYTES = 24 * 2**20
 
 def _in_batches(face: str, spec: Spec, method: str, whole: Callable, a: Array, b: Array) -> Array:
     """`whole(a, b)`, a few examples at a time where scratch as large as they are is too much."""
-    outputs = 0 if method in ONE_SIDED else b.shape[-1] * math.prod(spec.out)
+    outputs = b.shape[-1] * math.prod(spec.out)
     copies = {"fold": -(-spec.taps[0] // spec.windows[0].stride), "phases": 2}.get(method, 1)
     inputs = copies * problem_of(face, spec, a, b).inputs * math.prod(spec.size)
+    copied = len(a) * (inputs if method in ONE_SIDED else inputs + outputs)
     blocks = split(len(a), 1, (inputs + outputs) * a.dtype.itemsize, BATCH_BYTES)
-    if blocks.steps == 1:
+    if blocks.steps == 1 or copied * a.dtype.itemsize <= BATCH_BYTES:
         return whole(a, b)
 
     some = blocks.whole
     if face == "kernel_adjoint":
         return sum_blocks(blocks, lambda step: whole(some(a, step), some(b, step)))
-    parts = lax.map(lambda step: whole(some(a, step), b), jnp.arange(blocks.steps))
-    return parts.reshape(-1, *parts.shape[2:])
+    rows = spec.size if face == "input_adjoint" else spec.out
+    return map_blocks(blocks, lambda step: whole(some(a, step), b), rows[0])
 
 
 def _by(face: str, spec: Spec, method: str, compute: Callable, a: Array, b: Array) -> Array:

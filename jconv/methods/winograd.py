@@ -44,8 +44,12 @@ def forward(spec: Spec, x: Array, k: Array) -> Array:
     tiles = _tiles(spec)
     blocks, read = _blocked(spec, tiles, x, k.shape[-1], BUDGET)
     u = _kernel_transform(spec, tiles, k)
-    y = map_blocks(blocks, lambda step: _outputs(spec, tiles, read(step), u), spec.out[0])
-    return crop(y, 1, [(0, n) for n in spec.out])
+    others = [(0, n) for n in spec.out[1:]]
+
+    def block(step):
+        return crop(_outputs(spec, tiles, read(step), u), 2, others)
+
+    return map_blocks(blocks, block, spec.out[0])
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
