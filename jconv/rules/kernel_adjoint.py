@@ -14,7 +14,6 @@ from jconv.rules.shared import (
     POINTWISE,
     SIDE_BY_SIDE,
     Rule,
-    has_lines,
     has_room_for_rows,
     is_long,
     is_small_grouped,
@@ -73,7 +72,7 @@ def _narrows(p: Problem) -> bool:
     2x6x8 1.3 ms turned and 0.3. Winograd's tiles gain less: 3x3 taps, 64 -> 32 on 16x17x23, take
     1.9 ms turned and 1.2, 256 -> 64 on 8x13x16 1.8 and 2.8.
     """
-    tiles = p.rank == 2 and _is_tiled(p) and not _is_half_tiled(p)
+    tiles = _is_tiled(p) and not _is_half_tiled(p)
     return (
         p.is_unit_stride
         and p.inputs >= (4 if tiles else 2) * p.outputs
@@ -137,17 +136,21 @@ def _is_few_to_few(p: Problem) -> bool:
 
 
 def _is_light(p: Problem) -> bool:
-    """Small images, several of them, whose products go fast as they are.
+    """Small images, several of them, whose products go fast as they are; of many taps few.
 
     3x3 taps, 96 -> 8 channels on 8x16x16, take 0.62 ms by half tiles and 0.46 as they are; 5x5,
-    24 -> 96 on 4x12x12, 0.43 by patches and 0.30. Dilated it goes by patches: 2x2 of dilation 3,
-    48 -> 27 on 64x8x8, 0.42 and 0.22.
+    32 -> 64 on 14x14, 0.21 by patches and 0.12, 32 -> 32 on 8x8 0.06 and 0.04, but 7x7, 48 -> 40 on
+    16x7x7, 0.38 and 0.51. Dilated it goes by patches: 2x2 of dilation 3, 48 -> 27 on 64x8x8, 0.42
+    and 0.22.
     """
     is_small = p.rank == 2 and p.is_undilated and p.every(lambda w: w.out <= SMALL)
     if not is_small:
         return _is_few_to_few(p)
-    is_several = p.batch >= (8 if p.taps <= 16 else 2)
-    return is_several and min(p.inputs, p.outputs) < 64 and p.products < 2**26
+    if min(p.inputs, p.outputs) >= 64:
+        return False
+    if p.taps <= 16:
+        return p.batch >= 8 and p.products < 2**26
+    return p.outputs >= 24 and p.products <= 10**7
 
 
 def _is_brief(p: Problem) -> bool:
@@ -163,16 +166,25 @@ def _is_brief(p: Problem) -> bool:
 def _is_half_tiled(p: Problem) -> bool:
     """3 to 5 rows, of 3x3 those of few channels or positions: Winograd along one axis.
 
-    3x2 taps, 32 -> 16 channels on 8x64x67, take 1.1 ms instead of 2.5.
+    3x2 taps, 32 -> 16 channels on 8x64x67, take 1.1 ms instead of 2.5. Of few positions 4 rows gain
+    as well, 4x4 taps, 64 -> 48 on 2x6x6, 0.11 and 0.22, and what narrows: 7x7, 128 -> 12 on 11x11,
+    0.15, by patches 0.20 and folded 0.23.
     """
     if not (p.is_real and p.rank == 2 and p.is_unit_stride and p.is_undilated):
         return False
     least, most = sorted((p.inputs, p.outputs))
     if p.spec.taps != (3, 3):
-        fits = p.spec.taps[0] in (3, 4) or (p.spec.taps[0] == 5 and not _widens(p))
-        return p.inputs >= 8 and p.positions >= 1024 and fits
-    # 256 -> 256 on 14x14 take 0.5 ms instead of 0.7; larger kernels' tiles leave no room in 32 MiB.
-    is_short = p.positions < min(_fewest_tiled(p), 1024) and least * most <= 2**18
+        rows = p.spec.taps[0]
+        if p.positions >= 1024:
+            fits = rows in (3, 4) or (rows == 5 and not _widens(p))
+        else:
+            fits = (rows == 4 and p.positions < 256) or (rows > 4 and p.inputs > p.outputs)
+        return p.inputs >= 8 and p.positions >= 32 and fits
+    # 256 -> 256 on 14x14 take 0.5 ms instead of 0.7, 64 -> 256 on 37x37 0.87 instead of 1.2; larger
+    # kernels' tiles leave no room in 32 MiB.
+    widens = p.outputs >= max(p.inputs, 96)
+    fewest = 1536 if widens else min(_fewest_tiled(p), 1024)
+    is_short = p.positions < fewest and least * most <= 2**18
     is_thin = least < 32 and least * most >= 144
     return least >= 8 and (is_thin or (least <= 3 * p.positions and is_short))
 
@@ -186,10 +198,18 @@ def _widens(p: Problem) -> bool:
 
 
 def _is_tiled(p: Problem) -> bool:
-    """Winograd's tiles, of enough positions that transforming the result back does not count."""
-    if not is_tileable(p) or min(p.inputs, p.outputs) < 16:
+    """Winograd's tiles, of enough positions that transforming the result back does not count.
+
+    In 1D 64 -> 64 channels on 4096 samples take 0.42 ms and 1.0 as they are, 96 -> 192 on 2500 0.57
+    and 0.89, but 40 -> 256 on 4x1539 1.6 and 1.3.
+    """
+    least, most = sorted((p.inputs, p.outputs))
+    if not is_tileable(p) or least < 16:
         return False
-    return has_lines(p) or (p.spec.taps == (3, 3) and p.positions >= _fewest_tiled(p))
+    if p.rank == 1:
+        is_wide = least >= 48 and most < 4 * least
+        return p.spec.taps == (3,) and p.positions * least * most >= (2**23 if is_wide else 2**27)
+    return p.spec.taps == (3, 3) and p.positions >= _fewest_tiled(p)
 
 
 def _fewest_tiled(p: Problem) -> int:
