@@ -247,6 +247,7 @@ PLANNED_CASES = (
     conv_case("depthwise, few taps", (7, 6), (3, 2), (17, 17), groups=17, padding=((2, 1), (0, 3))),
     conv_case("depthwise, 7x4 taps", (6, 5), (7, 4), (16, 16), groups=16, padding=((2, 5), (2, 2))),
     conv_case("depthwise, wide", (5, 6), (7, 6), (16, 16), groups=16, padding=((4, 3), (0, 5))),
+    conv_case("depthwise, ends", (8, 7), (5, 5), (16, 16), groups=16, padding=2),
     conv_case("depthwise, long", (47,), (4,), (16, 16), groups=16, padding="causal"),
     conv_case("depthwise, long rows", (4, 43), (3, 3), (17, 17), groups=17, padding=(1, 2)),
     conv_case("depthwise, every other", (5, 41), (2, 3), (16, 16), groups=16, stride=2, padding=1),

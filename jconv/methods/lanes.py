@@ -30,8 +30,12 @@ from jconv.placement import zeros
 from jconv.runs import Run
 from jconv.windows import offsets
 
+# Products of all outputs of a group that have a loop each.
+MOST_STACKED = 128
 # Products of all runs of outputs up to which none is padded, past which compiling costs too much.
-MOST_TERMS = 128
+MOST_IN_PLACE = 280
+# The same of up to `FEW` taps that could go by pairs, as all beyond do.
+MOST_UNPAIRED, FEW = 170, 25
 # The same where gaps between inputs leave the outputs of a row taps of different number: 5x5 taps
 # of stride 2, 480 channels on 8x20x20, took 0.79 ms, and take 0.28, but 5x3 of 72 on 16x40x40,
 # 40 products, would take 0.27 and not 0.26.
@@ -75,6 +79,41 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
 
 def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
     c, m = k.shape[-2], k.shape[-1] // spec.groups
+    if _way(spec, c, m) == "strips":
+        return _shared(spec, c, _by_strips(spec, x, k, backwards))
+    return _sums(spec, x, k, backwards, partial(_shared, spec, c))
+
+
+def _shared(spec: Spec, c: int, y: Array) -> Array:
+    """`y`, which is not added up again by each of its readers."""
+    again = math.prod(spec.taps) * c <= AGAIN or spec.transposable
+    return finished(y if again else kept(y))
+
+
+def _by_strips(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
+    """Rows in place, but for those at both ends, whose inputs alone are padded.
+
+    It took 5x5 taps of 96 channels on 8x56x56 from 1.8 to 1.1 ms.
+    """
+    first, *others = spec.windows
+    edge, stride = _edge(first), first.stride
+    length = (edge - 1) * stride + first.reach + 1
+
+    def of(x: Array) -> Array:
+        w = Window(x.shape[1], first.taps, stride, dilation=first.dilation)
+        part = dataclasses.replace(spec, windows=(w, *others))
+        return _sums(part, x, k, backwards, lambda y: y)
+
+    start = (first.out - edge) * stride - first.low
+    top = grow(x[:, : length - first.low], 1, [(first.low, 0, 0)])
+    bottom = grow(x[:, start:], 1, [(0, length - first.size + start, 0)])
+    ends = alone(of)(jnp.concatenate([top, bottom]))
+    inside = x[:, edge * stride - first.low : start - stride + first.reach + 1]
+    return jnp.concatenate([ends[: len(x)], of(inside), ends[len(x) :]], 1)
+
+
+def _sums(spec: Spec, x: Array, k: Array, backwards: bool, shared: Callable) -> Array:
+    c, m = k.shape[-2], k.shape[-1] // spec.groups
     turned = _has_groups_last(spec, m)
     paired = _is_paired(spec, c, m) and jnp.issubdtype(x.dtype, jnp.floating)
     x, k = x.astype(accumulator(spec, x.dtype)), k[None]
@@ -108,8 +147,7 @@ def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
             y = alone(order)(y)
             return y.reshape(*y.shape[:-2], -1)
         y = order(y)
-    y = y.reshape(*y.shape[: 1 + len(spec.out)], -1)
-    return finished(kept(y) if len(taps) * c > AGAIN and not spec.transposable else y)
+    return shared(y.reshape(*y.shape[: 1 + len(spec.out)], -1))
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
@@ -119,19 +157,58 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
     return forward(spec, y, row_major(transposed_kernel(k, spec.groups)))
 
 
-def is_in_place(spec: Spec, c: int, m: int) -> bool:
-    """Whether `forward`, of `c` to `m` channels a group, reads its input where it is.
+def _way(spec: Spec, c: int, m: int) -> str:
+    """How an input of `c` to `m` channels a group is read: "place", "strips", "pairs" or "padded".
 
-    It took 3x3 taps on 8x56x56x96 from 0.59 to 0.37 ms, of stride 2 their input's adjoint from 0.83
-    to 0.20. Of more than seven runs XLA:CPU makes two loops.
+    Where it is 3x3 taps on 8x56x56x96 take 0.37 ms, and padded 0.59, of stride 2 their input's
+    adjoint 0.20 and 0.83, 5x3 taps 0.75 and 1.6; 5x5 of stride 2 on 8x56x56x72 0.24, and 0.58 by
+    pairs of outputs, which share what they read, but 7x7 on 4x56x56x96 0.77 by pairs, 1.1 padded.
+    A copy more costs 3x3 taps by pairs 0.84.
     """
-    if not _fills(spec, m) or _has_groups_last(spec, m) or _is_paired(spec, c, m):
-        return False
-    parts = [runs.runs(w, runs.natural(w)) for w in spec.windows]
-    products = math.prod(sum(len(run.starts) for phase in part for run in phase) for part in parts)
-    last = spec.windows[-1]
-    most = MOST_UNEVEN if last.taps % last.input_dilation else MOST_TERMS
-    return products * c <= most and all(len(phase) <= 7 for part in parts for phase in part)
+    terms, last = math.prod(spec.taps) * c, spec.windows[-1]
+    simple = all(w.input_dilation == 1 for w in spec.windows)
+    paired = simple and terms in PAIRED and _fills(spec, m) and m <= 8 and spec.out[0] > 1
+    # Pairs alone go by blocks of channels: 5x5 taps of 480 channels on 8x14x14 take 0.46 ms so, and
+    # 0.69 by strips.
+    is_few = terms <= FEW and 2 * terms * spec.groups <= CACHED
+    most = MOST_UNEVEN if last.taps % last.input_dilation else MOST_IN_PLACE
+    if paired:
+        most = MOST_UNPAIRED if is_few else 0
+    if _fills(spec, m) and not _has_groups_last(spec, m):
+        products = [_products(w) for w in spec.windows]
+        if c * math.prod(products) <= most:
+            return "place"
+        by_strips = 2 * c * spec.taps[0] * math.prod(products[1:])
+        if simple and is_few and _edge(spec.windows[0]) and by_strips <= MOST_IN_PLACE:
+            return "strips"
+    return "pairs" if paired else "padded"
+
+
+def is_in_place(spec: Spec, c: int, m: int) -> bool:
+    """Whether `forward`, of `c` to `m` channels a group, copies no more than the ends of `x`."""
+    return _way(spec, c, m) in ("place", "strips")
+
+
+def _is_paired(spec: Spec, c: int, m: int) -> bool:
+    return _way(spec, c, m) == "pairs"
+
+
+def _products(w: Window) -> float:
+    """Products of an axis, of one output of every run; of more than seven XLA:CPU has two loops."""
+    parts = runs.runs(w, runs.natural(w))
+    few = all(len(phase) <= 7 for phase in parts)
+    return sum(len(run.starts) for phase in parts for run in phase) if few else math.inf
+
+
+def _edge(w: Window) -> int:
+    """Outputs at either end that not all taps reach; none where one end has more of them."""
+    (parts,) = runs.runs(w, 1)
+    reached = [len(run.starts) == w.taps for run in parts]
+    if not any(reached):
+        return 0
+    at = reached.index(True)
+    before, behind = (sum(run.length for run in some) for some in (parts[:at], parts[at + 1 :]))
+    return before if before == behind else 0
 
 
 def _scratch(spec: Spec, c: int, m: int) -> int:
@@ -150,16 +227,6 @@ def _has_groups_last(spec: Spec, m: int) -> bool:
     It took grouped3x3 from 2.2 to 1.2 ms, and 2 to 2 channels of 64 groups from 1.1 to 0.5.
     """
     return spec.groups >= 4 and 1 < m < 8
-
-
-def _is_paired(spec: Spec, c: int, m: int) -> bool:
-    """Whether sharing what two sums read is worth one more copy, and not too long to compile.
-
-    It took 7x7 taps on 4x56x56x96 from 1.1 to 0.77 ms, but 3x3 on 8x56x56x96 from 0.59 to 0.84.
-    """
-    simple = all(w.input_dilation == 1 for w in spec.windows)
-    many = math.prod(spec.taps) * c in PAIRED
-    return simple and many and _fills(spec, m) and m <= 8 and spec.out[0] > 1
 
 
 def _is_swapped(spec: Spec, c: int, m: int) -> bool:
@@ -188,7 +255,7 @@ def _is_apart(spec: Spec, c: int, m: int) -> bool:
 
 def _is_stacked(spec: Spec, c: int, m: int) -> bool:
     """Whether so few sums have a loop for each output of a group."""
-    few = math.prod(spec.taps) * c * m <= MOST_TERMS
+    few = math.prod(spec.taps) * c * m <= MOST_STACKED
     return _has_groups_last(spec, m) and few and not _is_paired(spec, c, m)
 
 

@@ -63,7 +63,8 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     is_small = _is_small(x.shape[-1], y.shape[-1])
     # Along one axis 96 to 64 channels on 8x4706 take 4.4 ms, and 13 in blocks twice as large.
     budget = BUDGET * 3 // (8 if is_small or len(tiles) == 1 else 4)
-    blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, whole=2 if is_small else 1)
+    whole, of = (2, 8 if len(tiles) == 1 else 1) if is_small else (1, 1)
+    blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, whole, of)
     pieces = _pieces(blocks, _a_row(spec, tiles)) if is_small else 0
     spans, counts = _spans(spec, tiles), [blocks.padded_rows, *_counts(spec, tiles)[1:]]
     whole = [(0, s * n - out, 0) for s, n, out in zip(spans, counts, spec.out, strict=True)]
@@ -106,14 +107,19 @@ def _a_row(spec: Spec, tiles: Sequence[Tile]) -> int:
 
 
 def _blocked(
-    spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int, budget: int, whole: int = 1
-) -> tuple[Blocks, Reader]:
-    """The blocks, in rows of spans, and the reader of what whole tiles take of `x`."""
+    spec: Spec, tiles: Sequence[Tile], x: Array, outputs: int, budget: int, whole: int = 1,
+    of: int = 1,
+) -> tuple[Blocks, Reader]:  # fmt: skip
+    """The blocks, in rows of spans, and the reader of what whole tiles take of `x`.
+
+    An image has a multiple of `of` rows: 593 have no equal parts, and 64 to 64 channels on 2x2371
+    take 0.45 ms with 600, not 0.62.
+    """
     acc = accumulator(spec, x.dtype)
     rows, *others = _counts(spec, tiles)
     channels = (x.shape[-1] + outputs) * math.prod(t.reach for t in tiles)
     row = _a_row(spec, tiles) * channels * acc.itemsize
-    blocks = split(x.shape[0], rows, row, budget, whole=whole)
+    blocks = split(x.shape[0], -(-rows // of) * of, row, budget, whole=whole)
     spans = _spans(spec, tiles)
     windows = tuple(
         dataclasses.replace(w, high=s * n + w.reach - w.low - w.size)
