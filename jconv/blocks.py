@@ -49,9 +49,13 @@ class Blocks(NamedTuple):
 
     def cut(self, a: Array, step: Array | int, stride: int, size: int) -> Array:
         """Block `step` of `a`: `size` entries of axis 1, from `stride` times its first row on."""
-        image, row = step // self.row_blocks * self.images, step % self.row_blocks * self.rows
-        starts = (image, row * stride, *(0,) * (a.ndim - 2))
+        starts = self.starts(step, self.rows * stride, a.ndim)
         return cut(a, starts, (self.images, size, *a.shape[2:]))
+
+    def starts(self, step: Array | int, rows: int, ndim: int) -> tuple[Array | int, ...]:
+        """Where block `step` starts, in an array of so many rows a block."""
+        image, row = step // self.row_blocks * self.images, step % self.row_blocks * rows
+        return (image, row, *(0,) * (ndim - 2))
 
     def whole(self, a: Array, step: Array | int) -> Array:
         """The images of block `step`, where blocks are of whole images."""
@@ -150,8 +154,7 @@ def map_blocks(blocks: Blocks, f: Callable[[Array | int], Array], rows: int) -> 
     size = one.shape[1]
 
     def put(whole: Array, step: Array) -> tuple[Array, None]:
-        starts = (step // blocks.row_blocks * blocks.images, step % blocks.row_blocks * size)
-        starts = (*starts, *(0,) * (len(one.shape) - 2))
+        starts = blocks.starts(step, size, whole.ndim)
         return lax.dynamic_update_slice(whole, part(step), starts), None
 
     empty = zeros((blocks.n, size * blocks.row_blocks, *one.shape[2:]), one.dtype, one)

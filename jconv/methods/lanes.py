@@ -80,11 +80,11 @@ def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
 def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
     c, m = k.shape[-2], k.shape[-1] // spec.groups
     if _way(spec, c, m) == "strips":
-        return _shared(spec, c, _by_strips(spec, x, k, backwards))
-    return _sums(spec, x, k, backwards, partial(_shared, spec, c))
+        return _once(spec, c, _by_strips(spec, x, k, backwards))
+    return _sums(spec, x, k, backwards, partial(_once, spec, c))
 
 
-def _shared(spec: Spec, c: int, y: Array) -> Array:
+def _once(spec: Spec, c: int, y: Array) -> Array:
     """`y`, which is not added up again by each of its readers."""
     again = math.prod(spec.taps) * c <= AGAIN or spec.transposable
     return finished(y if again else kept(y))
@@ -112,7 +112,7 @@ def _by_strips(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
     return jnp.concatenate([ends[: len(x)], of(inside), ends[len(x) :]], 1)
 
 
-def _sums(spec: Spec, x: Array, k: Array, backwards: bool, shared: Callable) -> Array:
+def _sums(spec: Spec, x: Array, k: Array, backwards: bool, once: Callable) -> Array:
     c, m = k.shape[-2], k.shape[-1] // spec.groups
     turned = _has_groups_last(spec, m)
     paired = _is_paired(spec, c, m) and jnp.issubdtype(x.dtype, jnp.floating)
@@ -147,7 +147,7 @@ def _sums(spec: Spec, x: Array, k: Array, backwards: bool, shared: Callable) -> 
             y = alone(order)(y)
             return y.reshape(*y.shape[:-2], -1)
         y = order(y)
-    return shared(y.reshape(*y.shape[: 1 + len(spec.out)], -1))
+    return once(y.reshape(*y.shape[: 1 + len(spec.out)], -1))
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:

@@ -36,6 +36,8 @@ LARGE = 28**2
 # Bytes of the transforms of a block: the products want rows enough, but beyond 32 MiB of scratch
 # pages are mapped anew at every call.
 BUDGET = 24 * 2**20
+# Equal pieces of a block that products are summed over, where one thread would have each.
+PIECES = 8
 # Pairs of channels whose product XLA:CPU computes on one thread; tiles of a piece, at least.
 SMALL, SHORTEST = 64**2, 64
 
@@ -63,8 +65,8 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     is_small = _is_small(x.shape[-1], y.shape[-1])
     # Along one axis 96 to 64 channels on 8x4706 take 4.4 ms, and 13 in blocks twice as large.
     budget = BUDGET * 3 // (8 if is_small or len(tiles) == 1 else 4)
-    whole, of = (2, 8 if len(tiles) == 1 else 1) if is_small else (1, 1)
-    blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, whole, of)
+    at_once, of = (2, PIECES if len(tiles) == 1 else 1) if is_small else (1, 1)
+    blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, at_once, of)
     pieces = _pieces(blocks, _a_row(spec, tiles)) if is_small else 0
     spans, counts = _spans(spec, tiles), [blocks.padded_rows, *_counts(spec, tiles)[1:]]
     whole = [(0, s * n - out, 0) for s, n, out in zip(spans, counts, spec.out, strict=True)]
@@ -160,9 +162,9 @@ def _is_small(inputs: int, outputs: int) -> bool:
 
 
 def _pieces(blocks: Blocks, tiles: int) -> int:
-    """Up to eight equal parts of a block, of so many tiles a row, that are not too short."""
+    """Up to `PIECES` equal parts of a block, of so many tiles a row, that are not too short."""
     rows = blocks.images * blocks.rows
-    parts = [n for n in range(2, 9) if rows % n == 0 and rows // n * tiles >= SHORTEST]
+    parts = [n for n in range(2, PIECES + 1) if rows % n == 0 and rows // n * tiles >= SHORTEST]
     return max(parts, default=1)
 
 

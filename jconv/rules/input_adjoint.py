@@ -45,8 +45,6 @@ def _has_few_channels(p: Problem) -> bool:
     4x16000 take 1.4 ms, and as they are 0.7.
     """
     pairs = p.inputs * p.outputs
-    if p.is_dense and p.undoes_stride:
-        return _has_few_phases(p)
     if not p.is_dense or not p.is_unit_stride or (is_long(p) and pairs > 1):
         return False
     is_many = p.outputs > 4 >= p.inputs
@@ -62,7 +60,8 @@ def _has_few_phases(p: Problem) -> bool:
     stride 3, 1 -> 4 on 4x398x398, 0.47 and by phases 0.25.
     """
     is_few = p.inputs * p.outputs <= 4 and p.taps * p.outputs <= 50
-    return is_few and p.phases <= MOST_PHASES and not shares_no_input(p)
+    overlaps = p.is_dense and p.undoes_stride and not shares_no_input(p)
+    return is_few and overlaps and p.phases <= MOST_PHASES
 
 
 def _has_few_inputs(p: Problem) -> bool:
@@ -196,6 +195,7 @@ RULES = (
     POINTWISE,
     DECIMATED,
     Rule("lanes", _has_few_channels, "few channels: multiply-adds in one loop (filter3x3)"),
+    Rule("lanes", _has_few_phases, "few channels: all phases of a stride in one loop (5x5 taps)"),
     Rule("kn2row", _has_few_inputs, "few input channels: products, then shifts (volume_first)"),
     *LONG,
     GROUPED._replace(when=_has_thin_groups),

@@ -14,6 +14,7 @@ from jconv.rules.shared import (
     POINTWISE,
     SIDE_BY_SIDE,
     Rule,
+    has_lines,
     has_room_for_rows,
     is_long,
     is_small_grouped,
@@ -208,7 +209,7 @@ def _is_tiled(p: Problem) -> bool:
         return False
     if p.rank == 1:
         is_wide = least >= 48 and most < 4 * least
-        return p.spec.taps == (3,) and p.positions * least * most >= (2**23 if is_wide else 2**27)
+        return has_lines(p, fewest=2**23 if is_wide else 2**27)
     return p.spec.taps == (3, 3) and p.positions >= _fewest_tiled(p)
 
 

@@ -142,8 +142,7 @@ def has_tiles(p: Problem, fewest: int) -> bool:
     least, most = sorted((p.inputs, p.outputs))
     if p.rank == 1:
         is_cached = p.positions * most <= 5 * 2**20
-        is_large = p.positions * least * most >= 2**27
-        return p.spec.taps == (3,) and is_large and least >= 128 and is_cached
+        return has_lines(p, fewest=2**27) and least >= 128 and is_cached
     is_exact = p.spec.taps == (3, 3) or p.ends[0] <= 64
     return (
         p.rank == 2
@@ -153,6 +152,11 @@ def has_tiles(p: Problem, fewest: int) -> bool:
         and least * most >= (4096 if p.taps == 9 else 2048)
         and p.positions >= max(4 * most, fewest)
     )
+
+
+def has_lines(p: Problem, fewest: int) -> bool:
+    """3 taps in 1D, and products enough."""
+    return p.spec.taps == (3,) and p.positions * p.inputs * p.outputs >= fewest
 
 
 def leaves_a_thread(p: Problem) -> bool:
