@@ -22,6 +22,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--layers", type=Path, default=tables.LAYERS, help="a table of convolutions")
     add("--pools", type=Path, default=tables.POOLS, help="a table of poolings")
+    add("--batch", type=command_line.count, help="examples of every row, not those of the table")
     add("--method", default="auto", help="of jconv's convolutions")
     add("--check", action="store_true", help="check small layers against float64, not lax")
     return side_by_side.parse(parser, arguments, only=_QUICK)
@@ -32,6 +33,8 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     rows = side_by_side.selected(every, options.only)
     if options.quick:
         rows = [tables.shrunk(row) for row in rows]
+    if options.batch:
+        rows = [row._replace(batch=options.batch) for row in rows]
     return [case for row in rows for case in _faces(row, options.method)]
 
 

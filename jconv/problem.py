@@ -51,6 +51,12 @@ class Problem(NamedTuple):
         return (outputs, inputs) if self.face == "input_adjoint" else (inputs, outputs)
 
     @property
+    def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Spatial sizes that the face reads, and that it gives; a kernel's, as forward."""
+        size, out = self.spec.size, self.spec.out
+        return (out, size) if self.face == "input_adjoint" else (size, out)
+
+    @property
     def is_dense(self) -> bool:
         return self.spec.groups == 1
 

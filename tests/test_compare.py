@@ -48,6 +48,15 @@ def test_layers(tmp_path, capsys):
     assert "from core to core and back: " in printed
 
 
+def test_layers_of_another_batch(tmp_path):
+    flops = []
+    for n in (1, 3):
+        _run(compare_layers, tmp_path, "--only", "volume_time", "--batch", str(n))
+        measurements, _ = _check_files(tmp_path, "layers")
+        flops.append([found["flops"] for found in measurements])
+    assert flops[1] == [3 * count for count in flops[0]]
+
+
 def test_steps(tmp_path, capsys):
     _run(compare_steps, tmp_path, "--only", "convnext_stack,resnext_stack")
     measurements, summary = _check_files(tmp_path, "steps")

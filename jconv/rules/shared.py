@@ -187,11 +187,12 @@ def _shares_rows(p: Problem) -> bool:
     -> 32 channels on 2x269x533, take 14 ms and folded 26; sums of 800 terms and shorter rows are as
     fast folded.
     """
-    terms, row = p.taps * p.ends[0], _given(p)[-1]
+    read, given = p.sizes
+    terms, row = p.taps * p.ends[0], given[-1]
     if _is_by_eigen(p) or terms > 600 or row < 200:
         return False
-    axes = zip(_read(p), _given(p), p.spec.windows, strict=True)
-    is_padded = any(given > read - w.reach for read, given, w in axes)
+    axes = zip(read, given, p.spec.windows, strict=True)
+    is_padded = any(m > n - w.reach for n, m, w in axes)
     piece, columns = 16, min(p.ends[1], 64)
     while (piece + columns) * terms < 2**16:
         piece *= 2
@@ -200,16 +201,7 @@ def _shares_rows(p: Problem) -> bool:
 
 def _is_by_eigen(p: Problem) -> bool:
     """Whether a 2D convolution is none that XLA:CPU gives to YNNPACK, but one of Eigen's."""
-    larger = any(given > read for read, given in zip(_read(p), _given(p), strict=True))
-    return max(p.ends) <= 16 or larger
-
-
-def _read(p: Problem) -> tuple[int, ...]:
-    return p.spec.out if p.face == "input_adjoint" else p.spec.size
-
-
-def _given(p: Problem) -> tuple[int, ...]:
-    return p.spec.size if p.face == "input_adjoint" else p.spec.out
+    return max(p.ends) <= 16 or any(given > read for read, given in zip(*p.sizes, strict=True))
 
 
 def gains_by_folding(p: Problem) -> bool:
@@ -221,7 +213,8 @@ def gains_by_folding(p: Problem) -> bool:
     """
     if p.taps < 9 and p.ends[0] <= p.ends[1]:
         return False
-    is_unpadded_adjoint = p.face == "input_adjoint" and _read(p) != _given(p)
+    read, given = p.sizes
+    is_unpadded_adjoint = p.face == "input_adjoint" and read != given
     is_tall = p.is_unit_stride and p.spec.taps[0] > 1 and p.products >= 2**20
     is_by_eigen = is_tall and _is_by_eigen(p) and (p.taps > 9 or is_unpadded_adjoint)
     return is_by_eigen or leaves_a_thread(p)
