@@ -151,7 +151,7 @@ def _is_light(p: Problem) -> bool:
         return False
     if p.taps <= 16:
         return p.batch >= 8 and p.products < 2**26
-    return p.outputs >= 24 and p.products <= 10**7
+    return p.outputs >= 24 and p.products <= 12 * 10**6
 
 
 def _is_brief(p: Problem) -> bool:
