@@ -22,6 +22,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--layers", type=Path, default=tables.LAYERS, help="a table of convolutions")
     add("--pools", type=Path, default=tables.POOLS, help="a table of poolings")
+    add("--drawn", type=int, metavar="SEED", help="layers of the same kinds, drawn by this seed")
     add("--batch", type=command_line.count, help="examples of every row, not those of the table")
     add("--method", default="auto", help="of jconv's convolutions")
     add("--check", action="store_true", help="check small layers against float64, not lax")
@@ -31,6 +32,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _cases(options: argparse.Namespace) -> list[Case]:
     every = [*tables.read_layers(options.layers), *tables.read_pools(options.pools)]
     rows = side_by_side.selected(every, options.only)
+    if options.drawn is not None:
+        rows = [tables.drawn(row, options.drawn) for row in rows]
     if options.quick:
         rows = [tables.shrunk(row) for row in rows]
     if options.batch:

@@ -138,6 +138,32 @@ def test_every_layer_has_the_shape_of_its_convolution():
 COLUMNS = "name,batch,in,out,size,taps,stride,padding,groups,dilation\n"
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_drawn_layers_are_of_their_kinds(seed):
+    for row in tables.read_layers(tables.LAYERS):
+        drawn = tables.drawn(row, seed)
+        assert drawn == tables.drawn(row, seed)
+        for kept in ("name", "taps", "stride", "padding", "dilation"):
+            assert getattr(drawn, kept) == getattr(row, kept)
+        assert drawn.inputs == drawn.outputs or row.inputs != row.outputs
+        assert min(drawn.batch, *drawn.out) > 0
+        if row.groups > 1:
+            assert drawn.inputs * row.groups == row.inputs * drawn.groups
+            assert drawn.outputs * row.groups == row.outputs * drawn.groups
+        elif row.inputs <= 4:
+            assert drawn.inputs == row.inputs
+
+
+def test_layers_are_drawn_by_seed(tmp_path):
+    flops = []
+    for seed in ("0", "0", "1"):
+        _run(compare_layers, tmp_path, "--only", "volume_time", "--drawn", seed)
+        measurements, _ = _check_files(tmp_path, "layers")
+        flops.append([found["flops"] for found in measurements])
+    first, again, other = flops
+    assert first == again != other
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 LAYERS, POOLS = (Path(__file__).parents[1] / name for name in ("layers.csv", "pools.csv"))
 _QUICK_POSITIONS = 300
 
@@ -102,6 +104,28 @@ def shrunk(row: Row) -> Row:
     most = min(12, round(_QUICK_POSITIONS ** (1 / len(window))))
     size = tuple(min(s, max(most, n)) for s, n in zip(row.size, least, strict=True))
     return row._replace(batch=min(row.batch, 2), size=size)
+
+
+def drawn(row: Row, seed: int) -> Row:
+    """A layer of the same kind: examples, channels and sizes times 0.5 to 1.5, by this seed.
+
+    Channels of up to 4, those of an image, say, stay as they are, and so do those of a group.
+    """
+    rng = np.random.default_rng([seed, *row.name.encode()])
+
+    def some(n: int) -> int:
+        return max(round(n * rng.choice([0.5, 0.75, 1, 1.25, 1.5])), 1)
+
+    batch, by = some(row.batch), rng.uniform(0.5, 1.5)
+    row = row._replace(batch=batch, size=tuple(max(round(n * by), 1) for n in row.size))
+    if isinstance(row, Pool):
+        return row._replace(channels=some(row.channels))
+    if row.groups > 1:
+        groups = some(row.groups)
+        inputs, outputs = (n // row.groups * groups for n in (row.inputs, row.outputs))
+        return row._replace(groups=groups, inputs=inputs, outputs=outputs)
+    inputs, outputs = (n if n <= 4 else some(n) for n in (row.inputs, row.outputs))
+    return row._replace(inputs=inputs, outputs=inputs if row.inputs == row.outputs else outputs)
 
 
 def _rows(path: Path, columns: str) -> list[dict[str, str]]:
