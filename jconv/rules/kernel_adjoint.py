@@ -109,7 +109,8 @@ def _has_few_rows(p: Problem) -> bool:
     In 1D one that is small indeed, or is read by many outputs: 16 taps of stride 8, 4 -> 32
     channels, take 0.36 ms on 64x1000 and XLA's own 0.17, on 4000 samples 0.05 and 0.12. Or of few
     examples with a stride: 15 taps of stride 2, 3 -> 8 on 16000, take 0.15 and 0.60; of one
-    channel any: 3 of stride 2 to 49 on 8x12468 0.31 and 1.6, but 64 of stride 16 0.32 and 0.22.
+    channel those that stay in a cache: 3 of stride 2 to 49 on 8x12468 0.31 and 1.6, but 64 of
+    stride 16 0.32 and 0.22, 25 of stride 4 to 32 on 8x20596 1.9 and 1.4.
     """
     if p.inputs > 4 or not 1 < p.taps <= 64:
         return False
@@ -117,7 +118,8 @@ def _has_few_rows(p: Problem) -> bool:
         return not _is_few_to_few(p)
     is_small = p.positions <= 2048 or (p.is_unit_stride and p.taps * p.inputs <= 8)
     stride = p.spec.windows[0].stride
-    is_few = p.batch <= 2 or (p.inputs == 1 and stride <= 4)
+    is_cached = p.positions * p.taps < 2**19
+    is_few = p.batch <= 2 or (p.inputs == 1 and stride <= 4 and is_cached)
     is_strided = p.is_undilated and stride > 1 and is_few
     return is_small or is_strided or (p.outputs >= 64 and p.taps < 64)
 
