@@ -68,8 +68,10 @@ def _most_terms(p: Problem) -> int:
             return 128 if c > m == 2 else 160
         # 48 taps, 1 -> 16 channels on 4x16000, take 0.85 ms and 0.57 as they are, 16 0.16 and 0.40.
         return min(400 // m, MOST_TAPS) if p.rank == 1 else MOST_TAPS
-    if c == 1 and m > 16 and p.positions >= 2**15:
-        return 800 // m  # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5
+    if c == 1 and m > 16 and p.positions * m >= 2**19:
+        # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5, to 48 on 32x22x22
+        # 0.8 and 0.45, but 7x7 to 32 1.25 and 1.1.
+        return max(800 // m, min(1600 // m, 32) if p.rank > 1 else 0)
     if p.rank > 1 and (pairs > 96 or m > 16):
         # 3x3 taps, 5 -> 32 channels on 8x30x105, take 0.57 ms, as they are 1.3; 5x5 taps, 2 -> 32
         # on 64x27x27, 0.9 and 0.64; 3x3 of stride 3, 5 -> 48 on 16x77x56, 0.32 and 0.27.
