@@ -48,13 +48,20 @@ def test_layers(tmp_path, capsys):
     assert "from core to core and back: " in printed
 
 
+def _flops(results, *arguments):
+    _run(compare_layers, results, "--only", "volume_time", *arguments)
+    measurements, _ = _check_files(results, "layers")
+    return [found["flops"] for found in measurements]
+
+
 def test_layers_of_another_batch(tmp_path):
-    flops = []
-    for n in (1, 3):
-        _run(compare_layers, tmp_path, "--only", "volume_time", "--batch", str(n))
-        measurements, _ = _check_files(tmp_path, "layers")
-        flops.append([found["flops"] for found in measurements])
-    assert flops[1] == [3 * count for count in flops[0]]
+    one, three = (_flops(tmp_path, "--batch", n) for n in ("1", "3"))
+    assert three == [3 * count for count in one]
+
+
+def test_layers_are_drawn_by_seed(tmp_path):
+    first, again, other = (_flops(tmp_path, "--drawn", seed) for seed in ("0", "0", "1"))
+    assert first == again != other
 
 
 def test_steps(tmp_path, capsys):
@@ -135,9 +142,6 @@ def test_every_layer_has_the_shape_of_its_convolution():
     assert layers["res1x1_14"].flops == 2 * 8 * 14 * 14 * 1024 * 256
 
 
-COLUMNS = "name,batch,in,out,size,taps,stride,padding,groups,dilation\n"
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_drawn_layers_are_of_their_kinds(seed):
     for row in tables.read_layers(tables.LAYERS):
@@ -154,14 +158,19 @@ def test_drawn_layers_are_of_their_kinds(seed):
             assert drawn.inputs == row.inputs
 
 
-def test_layers_are_drawn_by_seed(tmp_path):
-    flops = []
-    for seed in ("0", "0", "1"):
-        _run(compare_layers, tmp_path, "--only", "volume_time", "--drawn", seed)
-        measurements, _ = _check_files(tmp_path, "layers")
-        flops.append([found["flops"] for found in measurements])
-    first, again, other = flops
-    assert first == again != other
+def test_drawn_poolings_are_of_their_kinds():
+    for row in tables.read_pools(tables.POOLS):
+        drawn = tables.drawn(row, 0)
+        assert (drawn.name, drawn.window, drawn.stride) == (row.name, row.window, row.stride)
+        assert min(min(shape) for shape in drawn.shapes) > 0
+
+
+def test_drawn_sizes_hold_a_window():
+    tight = tables.Layer("tight", 1, 8, 8, (5, 9), (5, 5), (1, 1), (0, 0), (1, 2), 1)
+    assert all(min(tables.drawn(tight, seed).out) > 0 for seed in range(9))
+
+
+COLUMNS = "name,batch,in,out,size,taps,stride,padding,groups,dilation\n"
 
 
 @pytest.mark.parametrize(

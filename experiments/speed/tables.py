@@ -98,11 +98,8 @@ def read_pools(path: Path) -> list[Pool]:
 
 def shrunk(row: Row) -> Row:
     """The same kind of layer, small enough to run at once."""
-    window = row.taps if isinstance(row, Layer) else row.window
-    dilation = row.dilation if isinstance(row, Layer) else (1,) * len(window)
-    least = [d * (w - 1) + 1 for w, d in zip(window, dilation, strict=True)]
-    most = min(12, round(_QUICK_POSITIONS ** (1 / len(window))))
-    size = tuple(min(s, max(most, n)) for s, n in zip(row.size, least, strict=True))
+    most = min(12, round(_QUICK_POSITIONS ** (1 / len(row.size))))
+    size = tuple(min(s, max(most, n)) for s, n in zip(row.size, _extents(row), strict=True))
     return row._replace(batch=min(row.batch, 2), size=size)
 
 
@@ -117,7 +114,8 @@ def drawn(row: Row, seed: int) -> Row:
         return max(round(n * rng.choice([0.5, 0.75, 1, 1.25, 1.5])), 1)
 
     batch, by = some(row.batch), rng.uniform(0.5, 1.5)
-    row = row._replace(batch=batch, size=tuple(max(round(n * by), 1) for n in row.size))
+    size = tuple(max(round(s * by), n) for s, n in zip(row.size, _extents(row), strict=True))
+    row = row._replace(batch=batch, size=size)
     if isinstance(row, Pool):
         return row._replace(channels=some(row.channels))
     if row.groups > 1:
@@ -126,6 +124,13 @@ def drawn(row: Row, seed: int) -> Row:
         return row._replace(groups=groups, inputs=inputs, outputs=outputs)
     inputs, outputs = (n if n <= 4 else some(n) for n in (row.inputs, row.outputs))
     return row._replace(inputs=inputs, outputs=inputs if row.inputs == row.outputs else outputs)
+
+
+def _extents(row: Layer | Pool) -> list[int]:
+    """What a window spans of each axis."""
+    window = row.taps if isinstance(row, Layer) else row.window
+    dilation = row.dilation if isinstance(row, Layer) else (1,) * len(window)
+    return [d * (w - 1) + 1 for w, d in zip(window, dilation, strict=True)]
 
 
 def _rows(path: Path, columns: str) -> list[dict[str, str]]:

@@ -65,12 +65,13 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     is_small = _is_small(x.shape[-1], y.shape[-1])
     # Along one axis 96 to 64 channels on 8x4706 take 4.4 ms, and 13 in blocks twice as large.
     budget = BUDGET * 3 // (8 if is_small or len(tiles) == 1 else 4)
-    at_once, of = (2, PIECES if len(tiles) == 1 else 1) if is_small else (1, 1)
-    blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, at_once, of)
+    of = PIECES if is_small and len(tiles) == 1 else 1
+    whole = 2 if is_small else 1
+    blocks, read = _blocked(spec, tiles, x, y.shape[-1], budget, whole, of)
     pieces = _pieces(blocks, _a_row(spec, tiles)) if is_small else 0
     spans, counts = _spans(spec, tiles), [blocks.padded_rows, *_counts(spec, tiles)[1:]]
-    whole = [(0, s * n - out, 0) for s, n, out in zip(spans, counts, spec.out, strict=True)]
-    y = grow(y, 1, whole)
+    filled = [(0, s * n - out, 0) for s, n, out in zip(spans, counts, spec.out, strict=True)]
+    y = grow(y, 1, filled)
     last = (-1, tiles[-1].size, spec.windows[-1].dilation)
 
     def block(step):

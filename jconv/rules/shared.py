@@ -71,7 +71,8 @@ def _most_terms(p: Problem) -> int:
     if c == 1 and m > 16 and p.positions * m >= 2**19:
         # XLA's own has one thread: 5x5 taps to 32 channels 0.9 ms instead of 0.5, to 48 on 32x22x22
         # 0.8 and 0.45, but 7x7 to 32 1.25 and 1.1.
-        return max(800 // m, min(1600 // m, 32) if p.rank > 1 else 0)
+        terms = 1600 if p.rank > 1 and p.taps <= 32 else 800
+        return terms // m
     if p.rank > 1 and (pairs > 96 or m > 16):
         # 3x3 taps, 5 -> 32 channels on 8x30x105, take 0.57 ms, as they are 1.3; 5x5 taps, 2 -> 32
         # on 64x27x27, 0.9 and 0.64; 3x3 of stride 3, 5 -> 48 on 16x77x56, 0.32 and 0.27.
