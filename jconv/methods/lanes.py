@@ -46,9 +46,10 @@ PAIRED = range(25, 226)
 # one number at a time. 13x13 taps of 96 channels on 4x28x28 took 14 ms in one loop and 1 in three.
 LOADS = 180
 # Entries that the loop over channels reads at one place, taps and inputs, and reads again at the
-# next: past a first cache of 48 KiB, of which it lost most, channels go in blocks. 7x7 taps of 256
-# channels on 6x28x28 took 1.49 ms, and take 0.85, 9x9 on 4x28x28 2.10 and 0.84.
-CACHED = 14336
+# next: 28 KiB of a first cache of 32, past which channels go in blocks. Past one of 48 KiB 7x7 taps
+# of 256 channels on 6x28x28 took 1.49 ms, and take 0.85, 9x9 on 4x28x28 2.10 and 0.84; past one of
+# 32 7x7 of 192 on 8x28x28 took 3.2 and takes 2.5.
+CACHED = 7168
 # Products of an output past which it is computed once, not by each of several that read it: 27 taps
 # before max pooling by all three of the pooling, its winners and the derivative of a `relu`.
 AGAIN = 16
@@ -170,7 +171,7 @@ def _way(spec: Spec, c: int, m: int) -> str:
     paired = simple and terms in PAIRED and _fills(spec, m) and m <= 8 and spec.out[0] > 1
     # Pairs alone go by blocks of channels: 5x5 taps of 480 channels on 8x14x14 take 0.46 ms so, and
     # 0.69 by strips.
-    is_few = terms <= FEW and 2 * terms * spec.groups <= CACHED
+    is_few = terms <= FEW and terms * spec.groups <= CACHED
     most = MOST_UNEVEN if last.taps % last.input_dilation else MOST_IN_PLACE
     if paired:
         most = MOST_UNPAIRED if is_few else 0
