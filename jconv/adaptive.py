@@ -15,7 +15,7 @@ from jconv.placement import placed
 from jconv.pooling import sums
 from jconv.pooling.bins import Bins, axis_by_axis, equal, greatest, summed
 from jconv.pooling.extremes import extremes, positions, winners
-from jconv.pooling.stages import FEW, laid
+from jconv.pooling.views import FEW, laid
 
 
 @placed("x")

@@ -22,7 +22,7 @@ from jconv.placement import placed, zeros
 from jconv.pool_options import called
 from jconv.pooling.batches import selection
 from jconv.pooling.extremes import Choice, Winners, choice_of, chosen, gathered, scattered
-from jconv.pooling.stages import laid
+from jconv.pooling.views import laid
 
 
 @placed("x")

@@ -25,7 +25,7 @@ from jconv.pool_options import Call, called
 from jconv.pooling import scaled, smooth, sums
 from jconv.pooling.extremes import extremes, positions, winners
 from jconv.pooling.folds import multiplied
-from jconv.pooling.stages import laid
+from jconv.pooling.views import laid
 
 
 @placed("x")

@@ -10,7 +10,7 @@ from jconv import geometry
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import number
 from jconv.padding import crop
-from jconv.pooling.stages import left, over
+from jconv.pooling.views import left, over
 
 
 class Pooling(NamedTuple):

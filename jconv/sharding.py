@@ -25,7 +25,7 @@ from jconv.padding import crop, grow, outside, padded
 from jconv.placement import lay
 from jconv.pool_options import Pooling, pooling_of
 from jconv.pooling.extremes import neutral
-from jconv.pooling.stages import laid
+from jconv.pooling.views import laid
 
 __all__ = ["avg_pool", "conv", "max_pool", "min_pool", "sum_pool"]
 

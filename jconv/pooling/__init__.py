@@ -6,6 +6,7 @@
     smooth      log-sum-exps and norms, of the numbers of `scaled`
     bins        any of these, over bins in place of windows
 
-They go by the fused loops of `stages`, on accelerators by `reductions` where these serve, and where
+They go by `stages`, of which each is a fused loop over `views` of what it reads, its adjoint one
+over `cells` of what it gives back; on accelerators by `reductions` where these serve, and where
 scratch would be too much a few images at a time, by `batches`.
 """

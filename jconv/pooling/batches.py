@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from jconv import adjoint
 from jconv.blocks import at_once, split
-from jconv.pooling.stages import written
+from jconv.pooling.views import written
 
 # Scratch from which on images take turns. Beyond 32 MiB its pages are mapped anew at every call,
 # and beyond the cache each pass over them is slow: 3x3 windows of stride 2 over 8x112x112x64 and

@@ -20,7 +20,8 @@ from jconv.fusion import barrier, in_vectors, kept, row_major
 from jconv.geometry import Window
 from jconv.operands import wide
 from jconv.pooling.extremes import first_best, picked
-from jconv.pooling.stages import FEW, few, laid, written
+from jconv.pooling.stages import few
+from jconv.pooling.views import FEW, laid, written
 
 # What stands for a bin, which holds a position as one of its taps.
 Place = Callable[[Array, Array], Array]

@@ -22,37 +22,25 @@ from jconv.geometry import Window
 from jconv.operands import wide
 from jconv.platforms import per_platform
 from jconv.pooling.batches import BATCH_BYTES, Image, by_images, image_of, selection
-from jconv.pooling.reductions import reduced, serves
-from jconv.pooling.stages import (
+from jconv.pooling.cells import (
     APART,
-    FEW,
-    MANY,
     NARROW,
     Layout,
-    Part,
     Pieces,
-    Windows,
     all_cells,
-    along,
     blocked_sum,
     blocks,
     cells_apart,
-    cropped,
-    few,
-    held,
     known,
-    laid,
     layout_of,
-    parts,
     shifted,
     spread,
-    step,
-    swept,
     taps_of,
     terms_of,
-    tight,
-    written,
 )
+from jconv.pooling.reductions import reduced, serves
+from jconv.pooling.stages import MANY, along, few, held, step, tight
+from jconv.pooling.views import FEW, Part, Windows, cropped, laid, parts, swept, written
 
 # Blocks of all pieces along several axes up to which one loop over them is in vectors.
 AT_ONCE = 16

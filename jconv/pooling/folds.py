@@ -24,33 +24,23 @@ from jconv.geometry import Window
 from jconv.padding import crop
 from jconv.platforms import per_platform
 from jconv.pooling.batches import image_of, in_turns
-from jconv.pooling.reductions import reduced
-from jconv.pooling.stages import (
+from jconv.pooling.cells import (
     APART,
-    FEW,
     NARROW,
     Block,
-    Windows,
-    along,
     blocked_sum,
     blocks,
     cells_apart,
-    cropped,
-    enclosed,
     entry,
-    few,
-    held,
     known,
     layout_of,
-    several_axes,
     shifted,
-    step,
     taps_of,
     terms_of,
-    tight,
-    views,
-    written,
 )
+from jconv.pooling.reductions import reduced
+from jconv.pooling.stages import along, few, held, step, tight
+from jconv.pooling.views import FEW, Windows, cropped, enclosed, several_axes, views, written
 
 Entry = tuple[Array, ...]
 

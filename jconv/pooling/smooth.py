@@ -21,29 +21,22 @@ from jconv.fusion import kept
 from jconv.geometry import Window
 from jconv.pooling import scaled
 from jconv.pooling.batches import by_images, image_of
-from jconv.pooling.folds import Entry, Fold, between, over
-from jconv.pooling.scaled import Scaled
-from jconv.pooling.stages import (
-    FEW,
+from jconv.pooling.cells import (
     NARROW,
     Block,
     Layout,
-    Part,
-    Windows,
     blocked_sum,
     blocks,
     cells,
-    cropped,
-    few,
-    held,
     row_of,
     shifted,
     spread,
-    swept,
     taps_of,
-    tight,
-    written,
 )
+from jconv.pooling.folds import Entry, Fold, between, over
+from jconv.pooling.scaled import Scaled
+from jconv.pooling.stages import few, held, tight
+from jconv.pooling.views import FEW, Part, Windows, cropped, swept, written
 
 Values = tuple[Array, Scaled]  # (y, z), where nothing reads `z` with none
 

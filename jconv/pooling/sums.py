@@ -20,20 +20,10 @@ from jconv.placement import zeros
 from jconv.platforms import per_platform
 from jconv.pooling import reductions
 from jconv.pooling.batches import by_images, image_of
+from jconv.pooling.cells import blocked_sum, known, layout_of, shifted, spread, taps_of
 from jconv.pooling.folds import Entry, Fold, over
-from jconv.pooling.stages import (
-    Windows,
-    blocked_sum,
-    cropped,
-    held,
-    known,
-    layout_of,
-    shifted,
-    spread,
-    swept,
-    taps_of,
-    tight,
-)
+from jconv.pooling.stages import held, tight
+from jconv.pooling.views import Windows, cropped, swept
 
 
 def summed(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:

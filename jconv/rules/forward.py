@@ -146,7 +146,7 @@ RULES = (
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
     Rule("turned", _is_turned, "rows of taps as outputs, on both threads (few16)"),
     Rule("fold", _is_folded, "rows of taps as channels, on both threads (few16)"),
-    Rule("patches", _has_few_runs, "a signal's strides, and one product (9 taps of stride 2 to 96)"),
+    Rule("patches", _has_few_runs, "a signal's strides, and one product (9 taps to 96)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
     Rule(
         "overhang",
