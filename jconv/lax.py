@@ -2,10 +2,11 @@
 
 Axes in any order are permuted to channels last, and back. What differs from `jax.lax`:
 
-- the derivative is the hand-derived rule, so there is no `jax.jvp` (`jconv.conv` has one with
-  `custom_vjp=False`);
+- the derivative is the hand-derived rule, so there is no `jax.jvp` and no
+  `jax.linear_transpose` (`jconv.conv` has both with `custom_vjp=False`);
 - gradients are right also where padding is wider than the kernel reaches;
-- in patches, a NaN stays where it is;
+- in patches, a NaN stays where it is; elsewhere it may spread, where the method that is picked adds
+  outputs up together (by Fourier or Winograd transforms, as `jconv.plan` says);
 - a wrong argument is named before anything is computed.
 """
 

@@ -132,7 +132,7 @@ def conv_matrix(
       kernel: `[*taps, in // groups, out]`.
       size: spatial size of `x`, one int per spatial axis, or an int for all.
       stride, padding, padding_mode, dilation, input_dilation, groups, flip: as in `conv`.
-      padding_value: only 0; any other value makes the map affine, and no matrix is that.
+      padding_value: only 0 where it pads; else the map is affine, and no matrix is that.
       preferred_element_type: the dtype of the matrix.
       method, precision, custom_vjp: as in `conv`, for options to be shared, but without effect:
         entries are laid out here, and nothing is multiplied.
@@ -155,7 +155,8 @@ def conv_matrix(
         groups=groups, flip=flip, method=method, precision=precision,
         preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
-    if isinstance(padding_value, Tracer) or np.asarray(padding_value) != 0:
+    reads_it = call.mode == "constant" and any(max(w.low, w.high) > 0 for w in call.windows)
+    if reads_it and (isinstance(padding_value, Tracer) or np.asarray(padding_value) != 0):
         raise geometry.wrong("padding_value", "be 0 for the map to be linear", padding_value)
     kernel = lax.rev(kernel, range(call.rank)) if flip else kernel
     if geometry.flag("sparse", sparse):

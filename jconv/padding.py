@@ -43,7 +43,7 @@ def pad(
       value: the constant; it is differentiable.
 
     Returns:
-      `[*batch, *(low + size + high), in]`, differentiable by a hand-derived rule.
+      `[*batch, *(low + size + high), in]`, differentiable in reverse mode by a hand-derived rule.
 
     Raises:
       ValueError: an unknown mode, a malformed pair, too few axes, or a crop of more than there is.

@@ -125,6 +125,38 @@ def test_preferred_element_type(method, dtype):
     assert_close(y, definition.conv(x, kernel), "float32", terms=48)
 
 
+# Whole numbers that half floats hold, of which float32 sums are exact, up to what transforms round.
+WHOLE = [((2, 9, 4), (3,), 5), ((3, 24, 24, 16), (3, 3), 16), ((2, 12, 6, 6, 8), (3, 3, 3), 8)]
+
+
+@each_half
+@pytest.mark.parametrize("method", jconv.methods.METHODS)
+@pytest.mark.parametrize(("shape", "taps", "outputs"), WHOLE)
+def test_nothing_is_rounded_to_half_on_the_way(shape, taps, outputs, method, dtype):
+    rng = np.random.default_rng(0)
+    x, kernel, y = (
+        jnp.asarray(rng.integers(-8, 9, size), dtype)
+        for size in (shape, (*taps, shape[-1], outputs), (*shape[:-1], outputs))
+    )
+    options = {"padding": "same", "preferred_element_type": "float32"}
+
+    def faces(method):
+        return (
+            jconv.conv(x, kernel, method=method, **options),
+            jconv.conv_transpose(y, kernel, size=shape[1:-1], method=method, **options),
+            jconv.kernel_gradient(x, y, taps, method=method, **options),
+        )
+
+    try:
+        actual = faces(method)
+    except ValueError as error:
+        assert "method" in str(error)  # noqa: PT017
+        return
+    for face, expected in zip(actual, faces("direct"), strict=True):
+        limit = 1e-5 * float(jnp.abs(expected).max())
+        np.testing.assert_allclose(face, expected, rtol=0, atol=limit)
+
+
 @each_half
 @each_method
 def test_preferred_element_type_leaves_gradients_their_dtype(method, dtype):

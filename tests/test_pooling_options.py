@@ -167,6 +167,22 @@ def test_norm_of_zeros_has_gradient_zero(p):
     assert_same(transpose(jnp.ones_like(y))[0], np.zeros((6, 1)))
 
 
+@pytest.mark.parametrize("custom_vjp", [True, False])
+@pytest.mark.parametrize("size", [1, 1e-9, 1e9])
+def test_a_zero_among_others_has_the_derivatives_of_a_norm(size, custom_vjp):
+    """A 2-norm has a second one there, of 1 over itself."""
+    x = jnp.array([0.0, 3.0, 4.0, 0.0, 12.0]) * size
+
+    def norm(p, x):
+        return jconv.lp_pool(x[:, None], (5,), p, custom_vjp=custom_vjp)[0, 0]
+
+    expected = jax.hessian(jnp.linalg.norm)(x)
+    slope = jax.grad(functools.partial(norm, 2))
+    for second in (jax.jacrev(slope), jax.jacfwd(slope)):
+        np.testing.assert_allclose(second(x), expected, rtol=2e-5, atol=1e-6 / size)
+    assert_same(jax.grad(functools.partial(norm, 1))(x), np.sign(x))
+
+
 @pytest.mark.parametrize("p", [1000, 1e5])
 def test_large_powers_to_second_order(p):
     """Also where the stride leaves entries that no window reads."""

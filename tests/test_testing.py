@@ -193,6 +193,41 @@ class TestAdjoint:
 
 
 class TestRule:
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+    @pytest.mark.parametrize("entries", [1, 100])
+    def test_a_factor_shows_where_few_entries_are_large(self, entries, dtype):
+        def cube(factor):
+            f = jax.custom_vjp(lambda x: x**3)
+            f.defvjp(lambda x: (x**3, x), lambda x, y_bar: (3 * x**2 * y_bar * factor,))
+            return f
+
+        for seed in range(4):
+            values = np.random.default_rng(seed).standard_t(2, entries)
+            x = jnp.asarray(np.append(values, 30.0), dtype)
+            assert_rule(cube(1), lambda x: x**3, (x,))
+            with pytest.raises(AssertionError, match="assert_rule"):
+                assert_rule(cube(1.01), lambda x: x**3, (x,))
+
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+    def test_passes_where_float32_would_choose_another_greatest(self, dtype):
+        def plain(x, kernel):
+            y = correlate(x, kernel)
+            return y.reshape(-1, 5, 3).max(1)
+
+        def of(factor):
+            f = jax.custom_vjp(plain)
+            f.defvjp(
+                lambda *args: (plain(*args), args),
+                lambda args, y_bar: tuple(a * factor for a in jax.vjp(plain, *args)[1](y_bar)),
+            )
+            return f
+
+        for seed in range(10):
+            args = example(seed, dtype, 42)
+            assert_rule(of(1), plain, args, key=seed)
+            with pytest.raises(AssertionError, match="assert_rule"):
+                assert_rule(of(1.01), plain, args, key=seed)
+
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_passes(self, dtype):
         for seed in range(10):
@@ -392,7 +427,7 @@ class TestAgree:
         x = jnp.arange(1.0, 5.0)
         assert_agree(x * 1.01, x, rtol=0.02)
         assert_agree(x + 0.1, x, atol=0.2, rtol=0.1)
-        with pytest.raises(ValueError, match="`rtol` must not be negative"):
+        with pytest.raises(ValueError, match="`rtol` must be finite and not negative"):
             assert_agree(x, x, rtol=-1.0)
         with pytest.raises(TypeError, match="`args` must be a tuple; got ArrayImpl"):
             assert_agree(jnp.sin, jnp.sin, x)

@@ -82,7 +82,8 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     most = 5 if known(x.shape[0]) * math.prod(spec.out) >= 1024 else 4
     tiles = _tiles(spec, x, y.shape[-1], most)
     plan = _plan(spec, x, y.shape[-1], tiles, ())
-    outputs = _outputs_reader(plan, y)
+    # Tiles are sums, too.
+    outputs = _outputs_reader(plan, y.astype(accumulator(spec, y.dtype)) if tiles else y)
 
     def block(step):
         rows = _rows(plan, _patches(spec, plan, plan.read(step)))

@@ -72,7 +72,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     pieces = _pieces(blocks, _a_row(spec, tiles)) if is_small else 0
     spans, counts = _spans(spec, tiles), [blocks.padded_rows, *_counts(spec, tiles)[1:]]
     filled = [(0, s * n - out, 0) for s, n, out in zip(spans, counts, spec.out, strict=True)]
-    y = grow(y, 1, filled)
+    y = grow(y.astype(accumulator(spec, y.dtype)), 1, filled)
     last = (-1, tiles[-1].size, spec.windows[-1].dilation)
 
     def block(step):

@@ -35,28 +35,34 @@ def logarithm(number: Scaled) -> Array:
 
 def power(p: float, x: Array) -> Scaled:
     """`|x|^p`; where its derivative at 0 is none, that is 0."""
+    s, c, none = _power(p, x)
+    return s, jnp.where(none, least(s.dtype), c)
+
+
+def signed_power(p: float, x: Array) -> Scaled:
+    """`x |x|^(p-2)`; the exponent of 0 is 0."""
+    if p < 2:
+        s, c, _ = _power(p - 1, x)
+        return jnp.sign(x) * s, c
+    exponent, scale = _exponent(jnp.abs(x))
+    s, c, _ = _power(p - 2, x)
+    return x * scale * s, c + exponent * LOG2
+
+
+def _power(p: float, x: Array) -> tuple[Array, Array, Array]:
+    """`|x|^p`, with the exponent 0 where `x` is 0, and where it is."""
     size = jnp.abs(x)
-    exponent, scale = map(lax.stop_gradient, _exponent(size))
-    s = size * scale
+    none, zero = size == 0, jnp.zeros((), size.dtype)
+    exponent, scale = _exponent(size)
     if p in range(-3, 5):
-        return lax.integer_pow(s, int(p)), exponent * (p * LOG2)
-    none, zero = s == 0, jnp.zeros((), s.dtype)
-    log = p * jnp.log(jnp.where(none, jnp.ones((), s.dtype), s))
+        size = jnp.where(none, zero, size) if p == 1 else size
+        return lax.integer_pow(size * scale, int(p)), exponent * (p * LOG2), none
+    log = p * jnp.log(jnp.where(none, jnp.ones((), size.dtype), size * scale))
     known = lax.stop_gradient(jnp.where(jnp.isfinite(log), log, zero))
     whole = jnp.round(p * exponent + known * (1 / LOG2))
     short = round(256 * p) / 256  # of so few bits that its product is exact
     s = jnp.exp(log + ((short * exponent - whole) + (p - short) * exponent) * LOG2)
-    return jnp.where(none, zero, s), whole * LOG2
-
-
-def signed_power(p: float, x: Array) -> Scaled:
-    """`x |x|^(p-2)`."""
-    if p < 2:
-        s, c = power(p - 1, x)
-        return jnp.sign(x) * s, c
-    exponent, scale = map(lax.stop_gradient, _exponent(jnp.abs(x)))
-    s, c = power(p - 2, x)
-    return x * scale * s, c + exponent * LOG2
+    return jnp.where(none, zero, s), whole * LOG2, none
 
 
 def root(p: float, number: Scaled) -> Array:
@@ -105,12 +111,30 @@ def added(numbers: Sequence[Scaled], c: Array) -> Array:
     return reduce(jnp.add, [s * brought(own - c) for s, own in numbers])
 
 
+def added_for_jax(numbers: Sequence[Scaled], c: Array) -> Array:
+    """The same where JAX differentiates it: a zero is `0 e^0`, as its derivatives are none.
+
+    The norm of (0, 3, 4) has a second one in its first entry.
+    """
+    c = _of_zero(c)
+    return reduce(jnp.add, [s * brought(limited(_of_zero(own) - c)) for s, own in numbers])
+
+
+def _of_zero(c: Array) -> Array:
+    return jnp.where(c == least(c.dtype), jnp.zeros((), c.dtype), c)
+
+
 def brought(difference: Array) -> Array:
-    """`e^difference`, as a power of two: of a difference of exponents up to 0."""
-    info = jnp.finfo(difference.dtype)
-    lowest = jnp.full((), float(info.minexp) * LOG2, difference.dtype)
+    """`e^difference`, as a power of two: of a difference of exponents up to `limited`."""
+    lowest = jnp.full((), float(jnp.finfo(difference.dtype).minexp) * LOG2, difference.dtype)
     difference = jnp.where(difference > lowest, difference, lowest)
     return power_of_two(difference * (1 / LOG2))
+
+
+def limited(difference: Array) -> Array:
+    """No greater than what `brought` takes, and numbers bear."""
+    highest = float(jnp.finfo(difference.dtype).maxexp - 9) * LOG2
+    return jnp.minimum(difference, jnp.full((), highest, difference.dtype))
 
 
 # ---------------------------------------------------------------- bits
@@ -129,11 +153,14 @@ def power_of_two(n: Array) -> Array:
 
 
 def _exponent(size: Array) -> tuple[Array, Array]:
-    """`n` of `2^n <= size < 2^(n + 1)`, as far as `2^-n` is a normal number, and `2^-n`."""
-    info = jnp.finfo(size.dtype)
+    """`n` of `2^n <= size < 2^(n + 1)`, as far as `2^-n` is a normal number, and `2^-n`.
+
+    The `n` of 0 is 0.
+    """
+    info, size = jnp.finfo(size.dtype), lax.stop_gradient(size)
     bias, shift = 1 - int(info.minexp), _shift(size.dtype)
     biased = lax.shift_right_logical(lax.bitcast_convert_type(size, _bits(size.dtype)), shift)
-    biased = jnp.clip(biased, 1, 2 * bias - 1)
+    biased = jnp.where(size == 0, bias, jnp.clip(biased, 1, 2 * bias - 1))
     scale = lax.bitcast_convert_type(lax.shift_left(2 * bias - biased, shift), size.dtype)
     return (biased - bias).astype(size.dtype), scale
 

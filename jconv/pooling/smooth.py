@@ -51,7 +51,7 @@ class Smooth(NamedTuple):
     keeps_sum: bool  # whether `share` reads `z`
 
 
-Static = tuple[Smooth, Windows]
+Static = tuple[Smooth, Windows, bool]  # and whether a rule, not JAX, differentiates it
 
 
 def smoothed(kind: Smooth, x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
@@ -66,20 +66,20 @@ def smoothed(kind: Smooth, x: Array, windows: Sequence[Window], custom_vjp: bool
         (y, z), (y_bar, _) = values, bars
         return [by_images(_backward, static, x, y_bar, y, *z, image=image)]
 
-    static = kind, windows
+    static = kind, windows, custom_vjp
     y, _ = adjoint.pointwise(plain, backward, static, x) if custom_vjp else plain(static, x)
     return y
 
 
 def _forward(static: Static, x: Array) -> Values:
-    kind, windows = static
+    kind, windows, ruled = static
     number = kind.enter(x)
     overlap = any(w.stride <= w.reach for w in windows)
     if _is_written(windows, x.shape[-1], overlap):
         number = between(number, len(windows))
     elif overlap:
         number = tuple(map(kept, number))
-    z = over(SCALED, number, windows)
+    z = over(SCALED, number, windows, ruled)
     if kind.keeps_sum:
         z = tuple(map(kept, z))
     # Kept, as the rule reads it too.
@@ -98,13 +98,13 @@ def _is_written(windows: Windows, channels: int, overlap: bool) -> bool:
 
 
 def _backward(static: Static, x: Array, y_bar: Array, y: Array, *z: Array) -> Array:
-    kind, windows = static
+    kind, windows, _ = static
     shares = tuple(map(kept, kind.share((y, z), y_bar)))
     if blocks(windows) <= FEW:
         return _seen(kind, windows, x, shares)
     s, c = kind.slope(x)
-    total, most = over(SCALED, *_turned(windows, shares))
-    return s * (total * scaled.brought(c + most))
+    total, most = over(SCALED, *_turned(windows, shares), custom_vjp=True)
+    return s * scaled.brought(scaled.limited(c + most)) * total
 
 
 def _turned(windows: Windows, shares: Scaled) -> tuple[Scaled, Windows]:
@@ -131,16 +131,15 @@ def _seen(kind: Smooth, windows: Windows, x: Array, shares: Scaled) -> Array:
     """Every entry's slope, times the shares of all windows that see it."""
     layout = Layout(row_of(windows, x.shape[-1]))
     s, c = kind.slope(cells(x, windows, layout))
-    limit = jnp.ones((), c.dtype)
     fills = SCALED.fill(c.dtype)
     heavy = partial(spread, windows=windows, layout=layout, light=False)
     share, own = (heavy(a, fill=fill) for a, fill in zip(shares, fills, strict=True))
 
     def term(block: Block) -> Array:
-        exponent = jnp.minimum(c + shifted(own, windows, block), limit)
-        part = s * shifted(share, windows, block) * scaled.brought(exponent)
+        exponent = scaled.limited(c + shifted(own, windows, block))
+        part = s * scaled.brought(exponent) * shifted(share, windows, block)
         taken = taps_of(block, part.ndim, np.int32) >= 0
-        return jnp.where(taken, part, jnp.zeros_like(limit))
+        return jnp.where(taken, part, jnp.zeros((), part.dtype))
 
     return blocked_sum(windows, term, layout=layout)
 
@@ -153,15 +152,17 @@ def _stage(windows: Windows, number: Entry, custom_vjp: bool) -> Scaled:
     zero, least = SCALED.fill(s.dtype)
     most = swept(lambda part, seen: scaled.greatest(seen), windows, (c, least))
 
+    added = scaled.added if custom_vjp else scaled.added_for_jax
+
     def total(part: Part, seen: Sequence[Array], exponents: Sequence[Array]) -> Array:
-        return scaled.added(list(zip(seen, exponents, strict=True)), part.of(most))
+        return added(list(zip(seen, exponents, strict=True)), part.of(most))
 
     return swept(total, windows, (s, zero), (c, least)), most
 
 
 def _sum(a: Entry, b: Entry) -> Scaled:
     most = scaled.greatest([a[1], b[1]])
-    return scaled.added([(a[0], a[1]), (b[0], b[1])], most), most
+    return scaled.added_for_jax([(a[0], a[1]), (b[0], b[1])], most), most
 
 
 SCALED = Fold(_stage, _sum, lambda dtype: (0, scaled.least(dtype)))

@@ -1,5 +1,7 @@
 """What the laws are given, checked."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +34,8 @@ def check_options(*, rtol, atol, terms, draws=1, order=1):
     for name, value in limits.items():
         if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
             raise TypeError(f"`{name}` must be a number; got {value!r}.")
-        if not value >= 0:
-            raise ValueError(f"`{name}` must not be negative; got {value}.")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"`{name}` must be finite and not negative; got {value}.")
 
 
 def check_callable(**functions):

@@ -52,16 +52,27 @@ def assert_close(law, name, got, want, tolerance):
     if not errors[worst] <= limit:
         raise AssertionError(f"{report}.")
     if inexact and scale > tolerance.atol:
-        factor, entries = _factor(got[finite] / scale, want[finite] / scale)
-        if not abs(factor - 1) <= tolerance.factor() + eps / math.sqrt(entries):
-            raise AssertionError(f"{report}; but overall got = {factor:.4f} * want.")
+        for factor, noise in _factors(got[finite] / scale, want[finite] / scale, eps):
+            if not abs(factor - 1) <= tolerance.factor() + noise:
+                raise AssertionError(f"{report}; but overall got = {factor:.4f} * want.")
 
 
-def _factor(got, want):
-    """The least-squares factor `got / want`, and how many entries effectively averaged to it."""
+def _factors(got, want, eps):
+    """Least-squares factors `got / want`, and what rounding may make of each.
+
+    By the power of every entry, and with that of large ones cut to the median's: entries of which
+    each is rounded in proportion tell alike, and the few largest would leave all others no say.
+    """
     power = np.abs(want) ** 2
-    factor = np.vdot(want, got).real / power.sum()
-    return factor, power.sum() ** 2 / (power**2).sum()
+    known = power > 0
+    power, ratio = power[known], (got[known] * want[known].conj()).real / power[known]
+    for weight in (power, np.minimum(power, np.median(power))):
+        total = weight.sum()
+        factor = weight @ ratio / total
+        entries = total**2 / (weight @ weight)  # effectively
+        scatter = math.sqrt(weight @ (ratio - factor) ** 2 / total)
+        noise = max(eps, 3 * scatter) / math.sqrt(entries)
+        yield factor, max(noise, 4 * eps / entries)
 
 
 def distances(got, want):
