@@ -224,8 +224,9 @@ COUNTS = [
     (True, TypeError, "be an integer; got True"),
 ]
 LIMITS = [
-    (-0.1, ValueError, "not be negative; got -0.1"),
-    (float("nan"), ValueError, "not be negative; got nan"),
+    (-0.1, ValueError, "be finite and not negative; got -0.1"),
+    (float("nan"), ValueError, "be finite and not negative; got nan"),
+    (float("inf"), ValueError, "be finite and not negative; got inf"),
     ("1", TypeError, "be a number; got '1'"),
 ]
 SIGMAS = [
@@ -556,11 +557,6 @@ TABLE = [
     ),
     ([matrix.toeplitz], "column", [(X, ValueError, "be a vector; got shape (2, 6, 5, 4)")]),
     ([matrix.toeplitz], "row", [(X, ValueError, "be a vector; got shape (2, 6, 5, 4)")]),
-    (
-        [matrix.conv_matrix],
-        "padding_value",
-        [(1, ValueError, "be 0 for the map to be linear; got 1")],
-    ),
     (AXES, "n", [*SMALL, *NO_INTS, *NONE, (17, ValueError, "be at most 16; got 17")]),
     ([filters.box, filters.gaussian], "taps", [*SMALL, *NO_INTS, *ENTRIES, *EMPTY]),
     ([filters.gaussian], "taps", [((3,), ValueError, "hold one int for each of 2 axes; got (3,)")]),
@@ -606,6 +602,7 @@ TABLE = [
     ),
     ([filters.apply], "mode", MODES),
     (LAWS, "key", [(-1, ValueError, "not be negative; got -1"), (0.5, TypeError, "be an .*0.5")]),
+    (LAWS, "key", [(jnp.zeros(2), TypeError, "be a JAX key; got .*")]),
     (LAWS[:2], "draws", [*COUNTS, (None, TypeError, "be an integer; got None")]),
     (LAWS[1:2], "order", [*COUNTS, (None, TypeError, "be an integer; got None")]),
     (LAWS, "terms", COUNTS),

@@ -58,6 +58,18 @@ def test_a_padding_value_of_zero_is_one_of_any_type(zero):
     assert_same(conv_matrix(kernel, 4, padding_value=zero), conv_matrix(kernel, 4))
 
 
+@pytest.mark.parametrize("options", [{}, {"padding": -1}, {"padding": 1, "padding_mode": "wrap"}])
+def test_a_padding_value_that_nothing_reads_is_any(options):
+    kernel = dense((2, 1, 1), "float32", 0)
+    assert_same(
+        conv_matrix(kernel, 4, padding_value=2, **options), conv_matrix(kernel, 4, **options)
+    )
+    with pytest.raises(
+        ValueError, match="`padding_value` must be 0 for the map to be linear; got 2"
+    ):
+        conv_matrix(kernel, 4, padding_value=2, padding=[(0, 1)])
+
+
 @drawn(6)
 @given(case=strategies.conv_cases(linear=True))
 def test_either_matrix_times_x_is_the_convolution_of_drawn_options(case):

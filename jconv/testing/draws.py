@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jconv.operands import require_key
 from jconv.testing.closeness import is_half, spacing, widened
 
 HALF_ENTRIES = 128  # so many rounded entries show a factor of 1.01
@@ -14,6 +15,7 @@ HALF_ENTRIES = 128  # so many rounded entries show a factor of 1.01
 def generator_of(key):
     """A NumPy generator from an integer seed or a JAX key."""
     if isinstance(key, jax.Array):
+        require_key(key)
         return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
         raise TypeError(f"`key` must be an integer or a JAX key; got {key!r}.")
