@@ -45,7 +45,7 @@ def merged(a: Array, rank: int) -> Array:
 
 def scalar(name: str, value: ArrayLike, dtype) -> ArrayLike:
     """A number, or an array without axes, as the `dtype` that must hold it; Python's 0 as it is."""
-    if type(value) in (int, float) and value == 0 and math.copysign(1, value) > 0:
+    if type(value) in (int, float) and repr(value) in ("0", "0.0"):  # not -0.0
         return value
     if jnp.issubdtype(dtype, jnp.integer) and isinstance(value, float) and value.is_integer():
         value = int(value)
