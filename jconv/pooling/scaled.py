@@ -112,9 +112,9 @@ def added(numbers: Sequence[Scaled], c: Array) -> Array:
 
 
 def added_for_jax(numbers: Sequence[Scaled], c: Array) -> Array:
-    """The same where JAX differentiates it: a zero is `0 e^0`, as its derivatives are none.
+    """The same where JAX differentiates it: a zero is `0 e^0`, whose derivative is of size 1.
 
-    The norm of (0, 3, 4) has a second one in its first entry.
+    So the norm of (0, 3, 4) has its second derivative in the first entry, 1 / 5.
     """
     c = _of_zero(c)
     return reduce(jnp.add, [s * brought(limited(_of_zero(own) - c)) for s, own in numbers])

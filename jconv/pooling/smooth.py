@@ -151,7 +151,6 @@ def _stage(windows: Windows, number: Entry, custom_vjp: bool) -> Scaled:
     s, c = number
     zero, least = SCALED.fill(s.dtype)
     most = swept(lambda part, seen: scaled.greatest(seen), windows, (c, least))
-
     added = scaled.added if custom_vjp else scaled.added_for_jax
 
     def total(part: Part, seen: Sequence[Array], exponents: Sequence[Array]) -> Array:
