@@ -82,8 +82,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
     most = 5 if known(x.shape[0]) * math.prod(spec.out) >= 1024 else 4
     tiles = _tiles(spec, x, y.shape[-1], most)
     plan = _plan(spec, x, y.shape[-1], tiles, ())
-    # Tiles are sums, too.
-    outputs = _outputs_reader(plan, y.astype(accumulator(spec, y.dtype)) if tiles else y)
+    outputs = _outputs_reader(plan, _wide(spec, tiles, y))
 
     def block(step):
         rows = _rows(plan, _patches(spec, plan, plan.read(step)))
@@ -116,8 +115,13 @@ def _plan(
     ]
     counts[0] = blocks.rows
     length = (blocks.rows - 1) * steps[0] + reaches[0] + 1
-    x = x.astype(acc) if tiles else x
-    return Plan(tiles, late, blocks, tuple(counts), reader(blocks, x, windows, steps[0], length))
+    read = reader(blocks, _wide(spec, tiles, x), windows, steps[0], length)
+    return Plan(tiles, late, blocks, tuple(counts), read)
+
+
+def _wide(spec: Spec, tiles: dict[int, Tile], a: Array) -> Array:
+    """`a` as its sums are kept, where tiles transform it: those are sums, too."""
+    return a.astype(accumulator(spec, a.dtype)) if tiles else a
 
 
 def _tiles(spec: Spec, x: Array, outputs: int, most: int = 5) -> dict[int, Tile]:
@@ -223,7 +227,7 @@ def _sum_late(spec: Spec, plan: Plan, products: Array) -> Array:
 
 def _kernel_transform(spec: Spec, plan: Plan, k: Array) -> Array:
     """`g k`, outputs first: `[*taps, c, m]` to `[positions, late * m, taps * c]`."""
-    k = k.astype(accumulator(spec, k.dtype)) if plan.tiles else k
+    k = _wide(spec, plan.tiles, k)
     columns = _late_taps(spec, plan.late) * k.shape[-1]
     first = (*plan.tiles, *plan.late, -1)
     k = jnp.moveaxis(k, first, range(len(first)))

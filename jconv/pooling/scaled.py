@@ -51,11 +51,11 @@ def signed_power(p: float, x: Array) -> Scaled:
 
 def _power(p: float, x: Array) -> tuple[Array, Array, Array]:
     """`|x|^p`, with the exponent 0 where `x` is 0, and where it is."""
-    size = jnp.abs(x)
+    # To JAX `abs` has the derivative 1 at 0, of which the square needs one, and `|x|` itself none.
+    size = magnitude(x) if p == 1 else jnp.abs(x)
     none, zero = size == 0, jnp.zeros((), size.dtype)
     exponent, scale = _exponent(size)
     if p in range(-3, 5):
-        size = jnp.where(none, zero, size) if p == 1 else size
         return lax.integer_pow(size * scale, int(p)), exponent * (p * LOG2), none
     log = p * jnp.log(jnp.where(none, jnp.ones((), size.dtype), size * scale))
     known = lax.stop_gradient(jnp.where(jnp.isfinite(log), log, zero))
