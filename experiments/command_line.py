@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ def parse(
         parser.set_defaults(**quick)
     options = parser.parse_args(arguments)
     if results:
-        options.results.mkdir(parents=True, exist_ok=True)
+        with refusal():
+            options.results.mkdir(parents=True, exist_ok=True)
     return options
 
 
@@ -56,10 +58,24 @@ def count(text: str) -> int:
     return number
 
 
+def seed(text: str) -> int:
+    """The type of an option that starts a random generator."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative; got {text}")
+    return number
+
+
+def positive(text: str) -> float:
+    """The type of an option that is more than 0."""
+    if not 0 < (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be positive and finite; got {text}")
+    return number
+
+
 @contextlib.contextmanager
 def refusal() -> Iterator[None]:
     """Ends the script with the reason where what it is asked for is wrong or not there."""
     try:
         yield
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"{error}")

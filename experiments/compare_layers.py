@@ -12,6 +12,7 @@ from pathlib import Path
 from experiments import command_line
 from experiments.speed import convolutions, poolings, report, side_by_side, tables
 from experiments.speed.bench import Case, Measurement
+from jconv.methods import METHODS
 
 _PEERS = ("lax", "torch")
 _QUICK = "grouped3x3,wave_k3,volume_time,pool2x2_32"
@@ -22,9 +23,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--layers", type=Path, default=tables.LAYERS, help="a table of convolutions")
     add("--pools", type=Path, default=tables.POOLS, help="a table of poolings")
-    add("--drawn", type=int, metavar="SEED", help="layers of the same kinds, drawn by this seed")
+    add(
+        "--drawn",
+        type=command_line.seed,
+        metavar="SEED",
+        help="layers of the same kinds, drawn by this seed",
+    )
     add("--batch", type=command_line.count, help="examples of every row, not those of the table")
-    add("--method", default="auto", help="of jconv's convolutions")
+    add("--method", choices=("auto", *METHODS), default="auto", help="of jconv's convolutions")
     add("--check", action="store_true", help="check small layers against float64, not lax")
     return side_by_side.parse(parser, arguments, only=_QUICK)
 

@@ -93,7 +93,9 @@ def draw(found: Solutions) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Restores, reports and draws."""
     parser = command_line.parser(__file__, __doc__)
-    parser.add_argument("--sigma", type=float, default=1.5, help="of the blur, in pixels")
+    parser.add_argument(
+        "--sigma", type=command_line.positive, default=1.5, help="of the blur, in pixels"
+    )
     options = command_line.parse(parser, arguments)
     with jax.enable_x64(True):  # float32 rounds away what hundreds of steps gain
         found = solve(photograph(48 if options.quick else 106), options.sigma)

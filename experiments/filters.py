@@ -73,7 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__file__, __doc__)
     add = parser.add_argument
     add("--photograph", choices=data.PHOTOGRAPHS, default="china", help="which")
-    add("--blur", type=float, default=_BLUR, help="standard deviation of the blur, in pixels")
+    add(
+        "--blur",
+        type=command_line.positive,
+        default=_BLUR,
+        help="standard deviation of the blur, in pixels",
+    )
     options = command_line.parse(parser, arguments)
     image = data.photograph(options.photograph, step=2 if options.quick else 1)
     panels = filtered(image, options.blur)

@@ -70,8 +70,10 @@ def end(results: Path, kills: int) -> End:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Breaks one run, leaves another alone, compares."""
     parser = command_line.parser(__file__, __doc__)
-    parser.add_argument("--kills", type=int, default=20, help="how often the run is killed")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument(
+        "--kills", type=command_line.count, default=20, help="how often the run is killed"
+    )
+    parser.add_argument("--seed", type=command_line.seed, default=0, help="of the moments")
     options = command_line.parse(parser, arguments, kills=1)
     kills, rng = options.kills, random.Random(options.seed)
     place = options.results / "interrupt" / f"{time.time_ns()}"

@@ -124,7 +124,7 @@ def _busy(call: Callable[[], Any], seconds: float) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the figures, a line each."""
     parser = command_line.parser(__file__, __doc__)
-    parser.add_argument("--seconds", type=float, default=3, help="for each figure")
+    parser.add_argument("--seconds", type=command_line.positive, default=3, help="for each figure")
     options = command_line.parse(parser, arguments, results=None, seconds=0.05)
     for what, figure in limits(options.seconds, scale=8 if options.quick else 1):
         print(f"{what:<62} {figure:>14}", flush=True)

@@ -104,11 +104,22 @@ def _options(arguments: Sequence[str] | None) -> Namespace:
     add = parser.add_argument
     add("--data", default="digits", help=data.SOURCES)
     add("--steps", type=command_line.count, default=120, help="of each way")
-    add("--batch", type=int, default=256, help="images a step")
-    add("--rate", type=float, default=0.3, help="of the natural gradient")
-    add("--damping", type=float, default=1e-2, help="added to the Fisher matrix")
-    add("--change", type=float, default=1e-2, help="the most a step changes the predictions")
-    add("--rates", type=float, nargs="+", default=[0.03, 0.1, 0.3], help="of gradient descent")
+    add("--batch", type=command_line.count, default=256, help="images a step")
+    add("--rate", type=command_line.positive, default=0.3, help="of the natural gradient")
+    add("--damping", type=command_line.positive, default=1e-2, help="added to the Fisher matrix")
+    add(
+        "--change",
+        type=command_line.positive,
+        default=1e-2,
+        help="the most a step changes the predictions",
+    )
+    add(
+        "--rates",
+        type=command_line.positive,
+        nargs="+",
+        default=[0.03, 0.1, 0.3],
+        help="of gradient descent",
+    )
     return command_line.parse(parser, arguments, steps=30, batch=128, rates=[0.1])
 
 

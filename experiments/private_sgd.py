@@ -87,10 +87,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = command_line.parser(__file__, __doc__)
     add = parser.add_argument
     add("--data", default="mnist", help=data.SOURCES)
-    add("--epochs", type=int, default=20, help="how often training sees every image")
-    add("--batch", type=int, default=200, help="images a step")
-    add("--learning-rate", type=float, default=0.5, help="of the mean of clipped gradients")
-    add("--clip", type=float, default=1.0, help="the largest norm of an image's gradient")
+    add("--epochs", type=command_line.count, default=20, help="how often training sees every image")
+    add("--batch", type=command_line.count, default=200, help="images a step")
+    add(
+        "--learning-rate",
+        type=command_line.positive,
+        default=0.5,
+        help="of the mean of clipped gradients",
+    )
+    add(
+        "--clip",
+        type=command_line.positive,
+        default=1.0,
+        help="the largest norm of an image's gradient",
+    )
     add("--noises", type=float, nargs="+", default=[0.0, 2.0, 4.0, 8.0], help="in units of CLIP")
     add("--rounds", type=command_line.count, default=7, help="calls timed for the comparison")
     quick: dict[str, Any] = {"data": "digits", "epochs": 2, "rounds": 2, "noises": [0.0, 2.0]}

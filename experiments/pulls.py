@@ -1,4 +1,4 @@
-"""Time what every kind of pooling takes back, beside its forward and beside a copy. (2 minutes)
+"""Time the backward of every kind of pooling, beside its forward and beside a copy. (2 minutes)
 
 Pulling a cotangent back, with all that the forward keeps at hand, reads that and the cotangent, and
 writes an array of the size of the input. A copy that moves as many bytes, where a write counts
@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a line a case, then how many are within the bounds."""
     parser = command_line.parser(__file__, __doc__)
     parser.add_argument("--rounds", type=command_line.count, default=3, help="of each program")
-    parser.add_argument("--budget", type=float, default=0.2, help="seconds of each program")
+    parser.add_argument(
+        "--budget", type=command_line.positive, default=0.2, help="seconds of each program"
+    )
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     options = command_line.parse(parser, arguments, results=None, rounds=1, only="3x3 s2 c1")
     print(f"{'case':<26}{'forward ms':>12}{'pull ms':>10}{'/ forward':>11}{'/ copy':>8}")

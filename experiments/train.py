@@ -24,8 +24,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--data", default="mnist", help=data.SOURCES)
     add("--epochs", type=int, default=40, help="how often training sees every image")
     add("--batch", type=int, default=64, help="images a step")
-    add("--seed", type=int, default=0, help="of the first weights, the order and the shifts")
-    add("--learning-rate", type=float, default=2e-3, help="at its peak")
+    add(
+        "--seed",
+        type=command_line.seed,
+        default=0,
+        help="of the first weights, the order and the shifts",
+    )
+    add("--learning-rate", type=command_line.positive, default=2e-3, help="at its peak")
     add("--rounds", type=command_line.count, default=30, help="steps timed for the comparison")
     add("--checkpoint-dir", type=Path, help="where the run is saved (RESULTS/checkpoints)")
     add("--save-every", type=command_line.count, default=50, help="steps between checkpoints")

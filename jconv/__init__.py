@@ -19,6 +19,9 @@ and `plan` says how each face of a convolution would be computed. `jconv.filters
 filters; `jconv.lax`, `jconv.flax`, `jconv.signal` and `jconv.ndimage` are drop-ins for what they
 are named after, on the same rules.
 
+The rules are for reverse mode, of any order. `jax.jvp` is for functions called with
+`custom_vjp=False`, where they have that option, and for derivatives.
+
 Words: a *tap* is one position of a kernel; `y_bar` is the cotangent of `y`; `"valid"`, `"same"`,
 `"same_lower"`, `"full"` and `"causal"` are amounts of padding; a `padding_mode` says what lies
 outside; a `method` says how, never what. Pooling speaks of windows: `max_pool`, `avg_pool` and the

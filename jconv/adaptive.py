@@ -15,7 +15,7 @@ from jconv.placement import placed
 from jconv.pooling import sums
 from jconv.pooling.bins import Bins, axis_by_axis, equal, greatest, summed
 from jconv.pooling.extremes import extremes, positions, winners
-from jconv.pooling.views import FEW, laid
+from jconv.pooling.views import FEW
 
 
 @placed("x")
@@ -50,10 +50,7 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Ints) -> Array:
         return [sums.summed(y, windows)]
 
     (y,) = axis_by_axis(bins, summed, by_windows, x.astype(wide(x.dtype)), fill=0)
-    for axis, b in enumerate(bins):
-        counts = b.counts[:1] if (b.counts == b.counts[0]).all() else b.counts
-        y = y / jnp.asarray(laid(counts, axis, len(bins), y.ndim), y.dtype)
-    return y.astype(x.dtype)
+    return sums.divided(y, [b.counts for b in bins]).astype(x.dtype)
 
 
 @placed("x")
@@ -105,9 +102,9 @@ def fractional_max_pool(
 
     `y[o] = max_t x[start[o] + t]` along every axis, with `start[o] = floor((o + u)*a) - floor(u*a)`
     but for the last, `start[out - 1] = size - window`, where `a = (size - window) / (out - 1)` and
-    `u` is uniform in [0, 1): torch's pseudo-random sequence, whose steps are `floor(a)` and
-    `ceil(a)`. One `u` is drawn per spatial axis, and serves all batch entries and channels.
-    Winners, ties, NaN and gradient are as in `max_pool`.
+    `u` is uniform in [0, 1), all in float32: torch's pseudo-random sequence, whose steps are
+    `floor(a)` and `ceil(a)`. One `u` is drawn per spatial axis, and serves all batch entries and
+    channels. Winners, ties, NaN and gradient are as in `max_pool`.
 
     Args:
       key: a JAX key.

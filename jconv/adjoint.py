@@ -3,6 +3,8 @@
 The backward pass of a rule calls the *plain* adjoint, not another ruled function. So forward mode
 over the rule (a Hessian-vector product) works, and a second reverse pass differentiates the
 hand-derived adjoint, which is again made of slices, sums and products that JAX differentiates well.
+
+Not `ruled`, a function is left to JAX.
 """
 
 from collections.abc import Callable
@@ -15,14 +17,19 @@ from jax import Array, lax
 from jconv.placement import varying
 
 
-def bilinear(plain: Callable, left: Callable, right: Callable, static: Any, a: Array, b: Array):
+def bilinear(
+    plain: Callable, left: Callable, right: Callable, static: Any, a: Array, b: Array, *,
+    ruled: bool = True,
+):  # fmt: skip
     """`plain(static, a, b)`, linear in `a` and in `b`, with its two adjoints as its rule.
 
     <plain(a, b), c> == <a, left(c, b)> == <b, right(a, c)>
     """
+    if not ruled:
+        return plain(static, a, b)
 
     @jax.custom_vjp
-    def ruled(a, b):
+    def product(a, b):
         return plain(static, a, b)
 
     def forward(a, b):
@@ -32,18 +39,22 @@ def bilinear(plain: Callable, left: Callable, right: Callable, static: Any, a: A
         a, b = saved
         return _cotangent(left(static, c, b), a), _cotangent(right(static, a, c), b)
 
-    ruled.defvjp(forward, backward)
-    return ruled(a, b)
+    product.defvjp(forward, backward)
+    return product(a, b)
 
 
-def linear(plain: Callable, adjoint: Callable, static: Any, a: Array, *indices: Array):
+def linear(
+    plain: Callable, adjoint: Callable, static: Any, a: Array, *indices: Array, ruled: bool = True
+):
     """`plain(static, a, *indices)`, linear in `a`, with its adjoint as its rule.
 
     <plain(a), c> == <a, adjoint(c)>, for the same arrays of integers
     """
+    if not ruled:
+        return plain(static, a, *indices)
 
     @jax.custom_vjp
-    def ruled(a, *indices):
+    def mapped(a, *indices):
         return plain(static, a, *indices)
 
     def forward(a, *indices):
@@ -55,13 +66,13 @@ def linear(plain: Callable, adjoint: Callable, static: Any, a: Array, *indices: 
         type_of_a, indices = saved
         return _cotangent(adjoint(static, c, *indices), type_of_a), *(None,) * len(indices)
 
-    ruled.defvjp(forward, backward)
-    return ruled(a, *indices)
+    mapped.defvjp(forward, backward)
+    return mapped(a, *indices)
 
 
 def selection(
     choose: Callable, gather: Callable, scatter: Callable, static: Any, a: Array, *indices: Array,
-    reverse: bool = True, alone: Callable | None = None,
+    ruled: bool = True, primal: Callable | None = None,
 ):  # fmt: skip
     """`choose(static, a) -> (values, winners)`: entries of `a`, and integers that say which ones.
 
@@ -69,10 +80,9 @@ def selection(
     for the same `indices`, which come last
 
     A small change of `a` changes no winner. So forward mode gathers the tangent at the winners, and
-    the rule, left out where `reverse` is False, scatters the cotangent there; neither
-    differentiates the choice.
+    the rule, if there is one, scatters the cotangent there; neither differentiates the choice.
 
-    Where no winners are wanted, `alone(static, a)` are the values, and None takes their place.
+    Where no winners are wanted, `primal(static, a)` are the values, and None takes their place.
     """
 
     @jax.custom_jvp
@@ -86,42 +96,45 @@ def selection(
         none = jax.tree.map(lambda won: np.zeros(won.shape, jax.dtypes.float0), winners)
         return (values, winners), (moved, none)
 
-    if not reverse:
+    if not ruled:
         return chosen(a, *indices)
 
     @jax.custom_vjp
-    def ruled(a, *indices):
-        return (alone(static, a, *indices), None) if alone else chosen(a, *indices)
+    def selected(a, *indices):
+        return (primal(static, a, *indices), None) if primal else chosen(a, *indices)
 
     def forward(a, *indices):
         values, winners = chosen(a, *indices)
         type_of_a = lax.slice(a, (0,) * a.ndim, (0,) * a.ndim)
-        return (values, None if alone else winners), (type_of_a, winners, indices)
+        return (values, None if primal else winners), (type_of_a, winners, indices)
 
     def backward(saved, cotangents):
         type_of_a, winners, indices = saved
         x = scatter(static, winners, cotangents[0], *indices)
         return _cotangent(x, type_of_a), *(None,) * len(indices)
 
-    ruled.defvjp(forward, backward)
-    return ruled(a, *indices)
+    selected.defvjp(forward, backward)
+    return selected(a, *indices)
 
 
 def pointwise(
-    plain: Callable, adjoint: Callable, static: Any, *arrays: Array, alone: Callable | None = None
-):
+    plain: Callable, adjoint: Callable, static: Any, *arrays: Array,
+    ruled: bool = True, primal: Callable | None = None,
+):  # fmt: skip
     """`plain(static, *arrays)`, nonlinear, with the adjoints of its derivatives as its rule.
 
     <d plain(a, ...)[da, ...], c> == sum <da, adjoint(static, a, ..., plain(static, a, ...), c)>
 
     where `adjoint` gives one cotangent for each array.
 
-    Where no derivative is wanted, `alone(static, *arrays)` are the values.
+    Where no derivative is wanted, `primal(static, *arrays)` are the values.
     """
+    if not ruled:
+        return plain(static, *arrays)
 
     @jax.custom_vjp
-    def ruled(*arrays):
-        return (alone or plain)(static, *arrays)
+    def function(*arrays):
+        return (primal or plain)(static, *arrays)
 
     def forward(*arrays):
         values = plain(static, *arrays)
@@ -131,8 +144,8 @@ def pointwise(
         arrays, values = saved
         return tuple(map(_cotangent, adjoint(static, *arrays, values, c), arrays))
 
-    ruled.defvjp(forward, backward)
-    return ruled(*arrays)
+    function.defvjp(forward, backward)
+    return function(*arrays)
 
 
 def _cotangent(c: Array, primal: Array) -> Array:

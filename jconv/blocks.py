@@ -68,7 +68,7 @@ class Blocks(NamedTuple):
     def windows(self, w: Window) -> tuple[Window, Window]:
         """`w` over the rows of all blocks, some of which may be too many, and of one, padded."""
         one, whole = ((n - 1) * w.stride + w.reach + 1 for n in (self.rows, self.padded_rows))
-        grown = dataclasses.replace(w, high=max(whole - w.low - w.spread, w.high))
+        grown = w.grown_to(max(whole, w.extent))
         return grown, dataclasses.replace(w.padded(), size=one)
 
 

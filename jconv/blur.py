@@ -19,6 +19,7 @@ from jconv.conv import conv
 from jconv.geometry import Ints, Padding
 from jconv.operands import array, inexact, wide
 from jconv.placement import placed, zeros
+from jconv.planner import local
 from jconv.pool_options import called
 from jconv.pooling.batches import selection
 from jconv.pooling.extremes import Choice, Winners, choice_of, chosen, gathered, scattered
@@ -39,7 +40,8 @@ def blur_pool(
 
     `y = drop(blur(max_pool(x, window, stride=1)), stride)`, where `blur` filters every axis by the
     binomial weights `(1, 1)^(taps - 1) / 2^(taps - 1)`, reflects at the ends, and keeps the size.
-    What is dropped is not computed.
+    What is dropped is not computed. A window of nothing but padding is `-inf`, as in `max_pool`,
+    and so is all that the blur makes of it.
 
     Args:
       x: `[*batch, *size, channels]`, real; integers give the default float dtype.
@@ -70,7 +72,7 @@ def blur_pool(
     image = choice.image(x, more=4)
     y, _ = selection(
         _chosen, _gathered, _scattered, _Static(choice, taps, strides), x,
-        image=image, reverse=call.custom_vjp,
+        image=image, ruled=call.custom_vjp,
     )  # fmt: skip
     return y
 
@@ -115,8 +117,7 @@ def _blurred(static: _Static, y: Array, custom_vjp: bool = True) -> Array:
             padding=padding,
             padding_mode="reflect",
             groups=channels,
-            # Of more taps, "auto" has transforms, which spread a NaN over the axis.
-            method="auto" if taps <= 240 else "direct",
+            method=local(taps),
             custom_vjp=custom_vjp,
         )
     return y.astype(dtype)

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import geometry
 from jconv.geometry import Ints, Padding, Spec, Window
 from jconv.methods import METHODS
-from jconv.operands import array, factor_dtype, numbers, preferred_dtype, scalar
+from jconv.operands import array, factor_dtype, is_zero, numbers, preferred_dtype, scalar
 from jconv.padding import padded, unpadded
 
 
@@ -100,7 +100,7 @@ def check(
     )
     geometry.require_output(sized, made)
     value = scalar("padding_value", padding_value, dtype)
-    outside = geometry.padding_mode(padding_mode) != "constant" or not _is_zero(value)
+    outside = geometry.padding_mode(padding_mode) != "constant" or not is_zero(value)
     spec = Spec(
         made,
         count,
@@ -136,8 +136,7 @@ def check_map(
     channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
     shape = (*size, channels)
     call = check(shape, kernel.shape, kernel.dtype, sized="size", groups=groups, **options)
-    preferred = call.spec.preferred
-    return kernel if preferred is None else kernel.astype(preferred), call
+    return kernel.astype(call.spec.result_dtype(kernel.dtype)), call
 
 
 def check_paired(
@@ -158,10 +157,6 @@ def check_paired(
     return x, y_bar, call
 
 
-def _is_zero(value: ArrayLike) -> bool:
-    return isinstance(value, int | float) and value == 0
-
-
 def _method(method: object, spec: Spec, dtype) -> str:
     method = geometry.choice("method", method, ("auto", *METHODS))
     served, only = _serving(spec, dtype).get(method, (True, ""))
@@ -174,14 +169,13 @@ def _method(method: object, spec: Spec, dtype) -> str:
 def _serving(spec: Spec, dtype) -> dict[str, tuple[bool, str]]:
     """Whether the methods that are not for all convolutions serve all three faces of this one."""
     inexact = jnp.issubdtype(dtype, jnp.inexact)
-    unit = all(w.stride == w.input_dilation == 1 for w in spec.windows)
     few = len(spec.taps) <= 2 and all(3 <= w.taps <= 5 for w in spec.windows)
     return {
         "fourier": (inexact, "floats and complex numbers, since it rounds"),
-        "kn2row": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
-        "mixed": (unit and spec.groups == 1, "stride, input_dilation and groups 1"),
+        "kn2row": (spec.is_unit_stride and spec.groups == 1, "stride, input_dilation and groups 1"),
+        "mixed": (spec.is_unit_stride and spec.groups == 1, "stride, input_dilation and groups 1"),
         "winograd": (
-            inexact and unit and few and spec.groups == 1,
+            inexact and spec.is_unit_stride and few and spec.groups == 1,
             "floats, one or two axes of 3 to 5 taps, and stride, input_dilation and groups 1",
         ),
     }

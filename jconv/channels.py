@@ -25,7 +25,7 @@ MOST_CHAINED = 2**10
 
 def accumulator(spec: Spec, dtype) -> jnp.dtype:
     """The dtype that sums are kept in: at least float32 for the half-precision floats."""
-    return wide(jnp.dtype(dtype if spec.preferred is None else spec.preferred))
+    return wide(jnp.dtype(spec.result_dtype(dtype)))
 
 
 def mix(spec: Spec, x: Array, k: Array) -> Array:
@@ -97,6 +97,11 @@ def _rows(a: Array) -> Array:
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
+def in_groups(a: Array, groups: int) -> Array:
+    """`[..., groups * c]` to `[..., groups, c]`."""
+    return a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups)
+
+
 def by_group(spec: Spec, a: Array) -> Array:
     """`[..., groups * c]` to `[groups, rows, c]`."""
     return groups_first(spec, _rows(a))
@@ -104,14 +109,12 @@ def by_group(spec: Spec, a: Array) -> Array:
 
 def groups_first(spec: Spec, a: Array) -> Array:
     """`[..., groups * c]` to `[groups, ..., c]`."""
-    a = a.reshape(*a.shape[:-1], spec.groups, a.shape[-1] // spec.groups)
-    return jnp.moveaxis(a, -2, 0)
+    return jnp.moveaxis(in_groups(a, spec.groups), -2, 0)
 
 
 def grouped(spec: Spec, a: Array) -> Array:
     """`[..., groups * c]` to `[..., groups, c]`, of the dtype that sums are kept in."""
-    a = a.astype(accumulator(spec, a.dtype))
-    return a.reshape(*a.shape[:-1], spec.groups, -1)
+    return in_groups(a.astype(accumulator(spec, a.dtype)), spec.groups)
 
 
 def groups_last(spec: Spec, a: Array) -> Array:

@@ -218,9 +218,7 @@ def _apply(call: Call, face: str, a: Array, b: Array) -> Array:
     """One face, with the other two as its rule."""
     static = (call.spec, call.method)
     plain, left, right = _RULES[face]
-    if not call.custom_vjp:
-        return plain(static, a, b)
-    return adjoint.bilinear(plain, left, right, static, a, b)
+    return adjoint.bilinear(plain, left, right, static, a, b, ruled=call.custom_vjp)
 
 
 def _face(face: str, static, a: Array, b: Array) -> Array:

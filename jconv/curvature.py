@@ -18,7 +18,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jconv import adjoint, each, geometry
 from jconv.blocks import at_once, sum_blocks
 from jconv.call import Call, check_paired
-from jconv.channels import accumulator, matmul
+from jconv.channels import accumulator, by_group, groups_first, matmul
 from jconv.each import map_examples
 from jconv.geometry import Ints, Padding, Spec
 from jconv.methods import METHODS
@@ -88,7 +88,7 @@ def per_example_kernel_gradients(
     )  # fmt: skip
     x, y = _examples(call, x, y_bar)
     form = each.prepared(call.spec, call.method, x, y.shape[-1])
-    g = each.kernels(form, x, y, custom_vjp)
+    g = each.kernels(form, x, y, call.custom_vjp)
     return _unflipped(call.spec, g, [1]).reshape(*call.batch, *g.shape[1:])
 
 
@@ -111,17 +111,17 @@ def per_example_kernel_norms(
     preferred_element_type: DTypeLike | None = None,
     custom_vjp: bool = True,
 ) -> Array:
-    """The Euclidean norm of every example's kernel gradient, which never stand side by side.
+    """The Euclidean norm of every example's kernel gradient, without holding all gradients at once.
 
     By the Gram matrices of a group's patches and cotangents,
 
         |g[n]|^2 = sum_(o, o') <p[n, o], p[n, o']> <y_bar[n, o], y_bar[n, o']>
 
     where that takes fewer FLOPs, `out * (k + m) < k * m` with `k` entries of a patch, `m` channels
-    and `out` positions, or of several groups half as many more; then the Gram matrices are smaller
-    than the gradient, or hardly larger. Elsewhere the gradients of a few examples at a time. Where
-    a gradient nearly cancels, the Gram matrices keep half of its digits. The derivative of a norm
-    that is zero is taken as zero.
+    and `out` positions (of several groups, up to 1.5 times as many); then the Gram matrices are
+    smaller than the gradient, or hardly larger. Elsewhere from the gradients of a few examples at a
+    time. Where a gradient nearly cancels, Gram matrices keep half of its digits: its norm is off by
+    about 3e-4 of what cancels in float32. The derivative of a norm that is zero is taken as zero.
 
     Args:
       x, y_bar, taps: as in `per_example_kernel_gradients`.
@@ -152,11 +152,8 @@ def per_example_kernel_norms(
     cheaper = method == "auto" and _gram_is_cheaper(call.spec, x.shape[-1], y.shape[-1])
     form = each.prepared(call.spec, call.method, x, y.shape[-1], written=False)
     static = (form, cheaper or method == "gram")
-    plain = partial(at_once, _norms)
-    if custom_vjp:
-        norms = adjoint.pointwise(plain, partial(at_once, _norms_adjoint), static, x, y)
-    else:
-        norms = plain(static, x, y)
+    plain, backward = partial(at_once, _norms), partial(at_once, _norms_adjoint)
+    norms = adjoint.pointwise(plain, backward, static, x, y, ruled=call.custom_vjp)
     return norms.reshape(call.batch)
 
 
@@ -189,16 +186,17 @@ def kronecker_factors(
 ) -> KroneckerFactors:
     """The Kronecker factors of a convolution's curvature (KFC, K-FAC).
 
-    With `N` examples of `T` positions each, every patch as a vector,
+    Of `N` examples of `T` positions each, let `p[n, o]` be the patch of `x[n]` under the window at
+    position `o`, as a vector, `b[n, o]` the channels of `y_bar[n]` there, and `'` a transpose:
 
         "expand"   A = 1/(N*T) sum_(n, o) p[n, o] p[n, o]'    G = 1/N sum_(n, o) b[n, o] b[n, o]'
         "reduce"   A = 1/N sum_n p[n] p[n]'                   G = 1/N sum_n b[n] b[n]'
 
-    where `b` is `y_bar`, `p[n] = 1/T sum_o p[n, o]` and `b[n] = sum_o b[n, o]`. `kron(A, G)` is for
+    where `p[n] = 1/T sum_o p[n, o]` and `b[n] = sum_o b[n, o]`. `kron(A, G)` is for
     the mean over examples of `g g'`, with `g` the gradient of an example's loss in
     `kernel.ravel()`: the Fisher matrix where `y_bar` comes of labels drawn from the model, the
     empirical one where it comes of those in the data. Grosse and Martens have `T` times this `A`
-    and a `T`-th of this `G`. The mean loss of a batch makes `y_bar` `N` times too small.
+    and a `T`-th of this `G`. Multiply the cotangents of a mean over the batch by `N`.
 
     In a net that is linear after the layer, `kron(A, sum_c G_c)` is the Gauss-Newton matrix of the
     squared error, with `G_c` from the cotangents of the net's output `c`: by `"expand"` where each
@@ -214,7 +212,8 @@ def kronecker_factors(
       others: as in `conv`.
 
     Returns:
-      `A` `[k, k]` and `G` `[out_channels, out_channels]`, `k = prod(taps) * in`, in the order of
+      `KroneckerFactors(input, output)`: `A` `[k, k]` and `G` `[out_channels, out_channels]`,
+      `k = prod(taps) * in`, in the order of
       `kernel.reshape(k, -1)`. With more than one group, those of each group,
       `[groups, k // groups, k // groups]` and
       `[groups, out_channels // groups, out_channels // groups]`.
@@ -280,7 +279,7 @@ def _gram_is_cheaper(spec: Spec, inputs: int, outputs: int) -> bool:
 def _norms(static: tuple[each.Static, bool], x: Array, y: Array) -> Array:
     form, by_gram = static
     # Squares are summed in what sums are kept in, whatever the result is rounded to.
-    dtype = x.dtype if form.spec.preferred is None else form.spec.preferred
+    dtype = form.spec.result_dtype(x.dtype)
     form = form._replace(spec=replace(form.spec, preferred=accumulator(form.spec, x.dtype)))
     if by_gram:
         form = form._replace(together=_gram_together(form.spec, x, y), native=False)
@@ -307,9 +306,9 @@ def _gram_together(spec: Spec, x: Array, y: Array) -> int:
 def _norm_by_gram(form: each.Static, x: Array, y: Array) -> Array:
     spec, positions = form.spec, math.prod(form.spec.out)
     patches = gather_patches(spec.padded().windows, embed(x, spec.windows))
-    by_group = patches.reshape(positions, math.prod(spec.taps), spec.groups, -1)
-    p = lax.optimization_barrier(jnp.moveaxis(by_group, 2, 0).reshape(spec.groups, positions, -1))
-    y = jnp.moveaxis(y.reshape(positions, spec.groups, -1), 1, 0)
+    patches = groups_first(spec, patches.reshape(positions, math.prod(spec.taps), -1))
+    p = lax.optimization_barrier(patches.reshape(spec.groups, positions, -1))
+    y = groups_first(spec, y.reshape(positions, -1))
     return _root((_gram(spec, p) * _gram(spec, y)).real.sum())
 
 
@@ -353,7 +352,7 @@ def _expanded(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
             p = jnp.where(inside[None, None], p, jnp.zeros((), p.dtype))
         return matmul(spec, p, p, ((2,), (2,)), ((0,), (0,)))
 
-    y = _by_group(spec, y.reshape(-1, y.shape[-1]))
+    y = by_group(spec, y)
     return _factors(spec, sum_blocks(blocks, block) / (n * positions), _moment(spec, y) / n, x)
 
 
@@ -364,13 +363,8 @@ def _reduced(spec: Spec, x: Array, y: Array) -> KroneckerFactors:
     ones = jnp.ones((*y.shape[:-1], spec.groups), x.dtype)
     sums = each.to_kernels(form, x, ones)  # [n, *taps, in // groups, groups]
     p = jnp.moveaxis(sums, -1, 0).reshape(spec.groups, n, -1) / positions
-    y = _by_group(spec, y.astype(p.dtype).sum(range(1, y.ndim - 1)))
+    y = by_group(spec, y.astype(p.dtype).sum(range(1, y.ndim - 1)))
     return _factors(spec, _moment(spec, p) / n, _moment(spec, y) / n, x)
-
-
-def _by_group(spec: Spec, a: Array) -> Array:
-    """`[n, groups * m]` to `[groups, n, m]`."""
-    return jnp.moveaxis(a.reshape(a.shape[0], spec.groups, -1), 1, 0)
 
 
 def _moment(spec: Spec, rows: Array) -> Array:
@@ -383,7 +377,7 @@ def _factors(spec: Spec, a: Array, g: Array, x: Array) -> KroneckerFactors:
     shape = (*spec.taps, x.shape[-1] // spec.groups)
     by_tap = a.reshape(spec.groups, *shape, *shape)
     a = _unflipped(spec, by_tap, [1, 1 + len(shape)]).reshape(a.shape)
-    dtype = x.dtype if spec.preferred is None else spec.preferred
+    dtype = spec.result_dtype(x.dtype)
     return KroneckerFactors(a.astype(dtype), g.astype(dtype))
 
 

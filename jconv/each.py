@@ -50,6 +50,8 @@ def prepared(spec: Spec, method: str, x: Array, outputs: int, written: bool = Tr
     64 channels, 3x3 taps in 8x8 take 1.6 ms at once and 2.1 in two steps, as XLA:CPU puts results
     of steps together with one thread; but 16 channels in 28x28 3.2 and, in steps of 16, 1.4.
     """
+    if method != "auto":
+        return Static(spec, method, 1)
     product, copied = products.fastest(spec, x.shape[-1], outputs)
     kernel = math.prod(spec.taps) * x.shape[-1] // spec.groups * outputs
     read = math.prod(x.shape[1:]) + math.prod(spec.out) * outputs
@@ -58,8 +60,6 @@ def prepared(spec: Spec, method: str, x: Array, outputs: int, written: bool = Tr
     n = x.shape[0]
     is_little = isinstance(n, int) and n <= all_at_once
     together = n if is_little else fit(read + copied + kernel, 1.5)
-    if method != "auto":
-        return Static(spec, method, 1)
     native = _is_native(spec, x, outputs)
     if not together:
         return Static(spec, "patches", 1, native=native)
@@ -86,10 +86,9 @@ def fitting(itemsize: int, entries: int, blocks: float) -> int:
 
 def kernels(static: Static, x: Array, y: Array, custom_vjp: bool) -> Array:
     """The kernel adjoint of every example."""
-    plain = partial(at_once, to_kernels)
-    if not custom_vjp:
-        return plain(static, x, y)
-    return adjoint.bilinear(plain, _to_x, _to_y, static, x, y)
+    return adjoint.bilinear(
+        partial(at_once, to_kernels), _to_x, _to_y, static, x, y, ruled=custom_vjp
+    )
 
 
 def to_kernels(static: Static, x: Array, y: Array) -> Array:
@@ -100,7 +99,7 @@ def kernel_of(static: Static, x: Array, y: Array) -> Array:
     """The kernel adjoint of one example, `[*taps, in // groups, out]`."""
     if static.product:
         k = products.PRODUCTS[static.product](static.spec, x, y)
-        return k.astype(x.dtype if static.spec.preferred is None else static.spec.preferred)
+        return k.astype(static.spec.result_dtype(x.dtype))
     return evaluate("kernel_adjoint", static.spec, static.method, x[None], y[None])
 
 

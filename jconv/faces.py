@@ -16,6 +16,8 @@ from jconv.problem import Problem
 from jconv.rewrites import REWRITES
 from jconv.rules.shared import Rule
 
+PLATFORMS = "cpu", "default"
+
 
 @partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
 def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
@@ -24,34 +26,39 @@ def evaluate(face: str, spec: Spec, method: str, a: Array, b: Array) -> Array:
     Compiled as one program when called eagerly, since its loops would compile anew at every call;
     within another `jit` it leaves no trace.
     """
-    method = of_batch(a.shape[0], method)
     problem = problem_of(face, spec, a, b)
-    elsewhere = partial(_auto, face, spec, platform="default")
-    default = planner.choose(problem, "default").method
-    if method != "auto":
-        asked = partial(_by, face, spec, method, partial(_auto, platform=""))
-        # XLA:GPU ends with an error, or ends the process, where it has no such convolution.
-        if method != "direct" or default == "direct":
-            return asked(a, b)
-        return lax.platform_dependent(a, b, cpu=asked, default=elsewhere)
-    on_cpu = partial(_auto, face, spec, platform="cpu")
-    cpu = planner.choose(problem, "cpu").method
+    cpu, default = (taken(problem, method, platform).method for platform in PLATFORMS)
+    on_cpu, elsewhere = (partial(_on, platform, method, face, spec) for platform in PLATFORMS)
     # The same step may lead to different ends.
     if cpu == default and cpu in METHODS:
         return on_cpu(a, b)
     return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
 
 
-def of_batch(n: int, method: str) -> str:
-    """Blocks need a batch whose size is known, which an exported one's need not be, and not 0."""
-    if isinstance(n, int):
-        return method if n else "shifts"
-    return "direct" if method == "auto" else method
+def taken(problem: Problem, method: str, platform: str) -> Rule:
+    """What a method comes to, and why: `"auto"` to the planner's."""
+    if not isinstance(problem.batch, int):
+        # Blocks need a batch whose size is known, which an exported one's need not be.
+        method = "direct" if method == "auto" else method
+    elif not problem.batch:
+        return _always("shifts", "no examples")
+    if method == "auto":
+        return planner.choose(problem, platform)
+    if method == "direct" and platform != "cpu":
+        # XLA:GPU ends with an error, or ends the process, where it has no such convolution.
+        rule = planner.choose(problem, platform)
+        if rule.method != "direct":
+            return rule
+    return _always(method, "asked for")
 
 
-def _auto(face: str, spec: Spec, a: Array, b: Array, *, platform: str) -> Array:
-    method = planner.choose(problem_of(face, spec, a, b), platform).method
-    whole = partial(_by, face, spec, method, partial(_auto, platform=platform))
+def _always(method: str, why: str) -> Rule:
+    return Rule(method, lambda p: True, why)
+
+
+def _on(platform: str, method: str, face: str, spec: Spec, a: Array, b: Array) -> Array:
+    method = taken(problem_of(face, spec, a, b), method, platform).method
+    whole = partial(_by, face, spec, method, partial(_on, platform, "auto"))
     if platform != "cpu" or method not in COPYING:
         return whole(a, b)
     return _in_batches(face, spec, method, whole, a, b)
@@ -89,7 +96,7 @@ def _by(face: str, spec: Spec, method: str, compute: Callable, a: Array, b: Arra
         return DIVISIONS[method](face, spec, compute, a, b)
     if method not in REWRITES:
         c = getattr(METHODS[method], face)(spec, a, b)
-        return c.astype(a.dtype if spec.preferred is None else spec.preferred)
+        return c.astype(spec.result_dtype(a.dtype))
     simple, to_x, to_kernel, from_y = REWRITES[method](spec)
     inner = partial(compute, face, simple)
     match face:
@@ -101,17 +108,16 @@ def _by(face: str, spec: Spec, method: str, compute: Callable, a: Array, b: Arra
             return to_kernel.adjoint(inner(to_x.apply(a), from_y.adjoint(b)))
 
 
-def steps(problem: Problem, platform: str) -> Iterator[Rule]:
-    """The rules that `"auto"` follows, rewrite by rewrite, down to a method.
+def steps(problem: Problem, method: str, platform: str) -> Iterator[Rule]:
+    """What a method comes to, rewrite by rewrite, down to what computes.
 
     Of several phases, those of the one that most taps meet.
     """
-    rule = planner.choose(problem, platform)
+    rule = taken(problem, method, platform)
     yield rule
-    if rule.method not in METHODS:
-        parts = _parts(problem, rule.method)
-        if parts:
-            yield from steps(max(parts, key=lambda part: part.taps), platform)
+    parts = [] if rule.method in METHODS else _parts(problem, rule.method)
+    if parts:
+        yield from steps(max(parts, key=lambda part: part.taps), "auto", platform)
 
 
 def _parts(problem: Problem, method: str) -> list[Problem]:
@@ -122,12 +128,7 @@ def _parts(problem: Problem, method: str) -> list[Problem]:
         parts.append(problem_of(face, spec, a, b))
         return _by(face, spec, "direct", noted, a, b)
 
-    n, inputs, outputs = problem.batch, problem.inputs, problem.outputs
-    x, y = (n, *spec.size, inputs), (n, *spec.out, outputs)
-    kernel = (*spec.taps, inputs // spec.groups, outputs)
-    a, b = {"forward": (x, kernel), "input_adjoint": (y, kernel), "kernel_adjoint": (x, y)}[face]
-    operands = [jax.ShapeDtypeStruct(shape, problem.dtype) for shape in (a, b)]
-    jax.eval_shape(partial(_by, face, spec, method, noted), *operands)
+    jax.eval_shape(partial(_by, face, spec, method, noted), *problem.operands)
     return parts
 
 

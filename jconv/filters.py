@@ -19,6 +19,7 @@ from jconv import geometry
 from jconv.conv import conv
 from jconv.geometry import Ints
 from jconv.operands import array, inexact, positive
+from jconv.planner import local
 
 __all__ = [
     "apply",
@@ -242,7 +243,8 @@ def apply(image: ArrayLike, taps: ArrayLike, *, mode: str = "reflect") -> Array:
         )
     kernel = jnp.broadcast_to(taps[..., None, None], (*taps.shape, 1, channels))
     mode = geometry.padding_mode(mode, "mode")
-    return conv(image, kernel, padding="same", padding_mode=mode, groups=channels)
+    method = local(taps.size)
+    return conv(image, kernel, padding="same", padding_mode=mode, groups=channels, method=method)
 
 
 # ---------------------------------------------------------------- products of one vector an axis
@@ -264,15 +266,17 @@ def _product(
 
 
 def _bell(sigma: float, size: int) -> np.ndarray:
+    squares = _centred(size) ** 2
     with np.errstate(over="ignore"):  # the far tail of a narrow one is 0
-        values = np.exp(-((_centred(size) / sigma) ** 2) / 2)
+        values = np.exp((squares.min() - squares) / sigma / sigma / 2)
     return values / values.sum()
 
 
 def _curvature(sigma: float, bell: np.ndarray) -> np.ndarray:
     """The second derivative of a Gaussian; sums to 0."""
     squares = _centred(len(bell)) ** 2
-    return (squares - squares @ bell) * bell / sigma**4
+    curved = (squares - squares @ bell) * bell
+    return curved / sigma**4 if curved.any() else curved
 
 
 def _centred(size: int) -> np.ndarray:
@@ -294,7 +298,10 @@ def _sizes(taps: Ints, rank: int = _IMAGE_AXES) -> tuple[int, ...]:
     entries = geometry.entries_of(taps)
     if entries is not None and not entries:
         raise geometry.wrong("taps", "hold one int for each of one or more spatial axes", taps)
-    return geometry.per_axis("taps", taps, rank if entries is None else len(entries), least=1)
+    sizes = geometry.per_axis("taps", taps, rank if entries is None else len(entries), least=1)
+    if math.prod(sizes) > _MOST_TAPS:
+        raise geometry.wrong("taps", f"be {_MOST_TAPS} or fewer in all", taps)
+    return sizes
 
 
 def _gaussian_axes(

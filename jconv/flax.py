@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from jconv import geometry, pool
 from jconv.operands import array
+from jconv.pool_options import resolved
 
 __all__ = ["avg_pool", "max_pool", "min_pool"]
 
@@ -99,8 +100,9 @@ def _pooled(
     for name, value in (("window_shape", window_shape), ("strides", strides)):
         if geometry.entries_of(value) is None and not (name == "strides" and value is None):
             raise geometry.mistyped(name, "hold one int per spatial axis", value)
-    x = array(x, name="inputs")
+    x = array(x, name="inputs", real=pooling is not pool.avg_pool)
     taps = geometry.window_taps("window_shape", window_shape, x.ndim)
-    geometry.split_shape("inputs", x.shape, len(taps))
+    size, _ = geometry.split_shape("inputs", x.shape, len(taps))
     stride = 1 if strides is None else geometry.per_axis("strides", strides, len(taps), least=1)
+    resolved("inputs", size, taps, stride=stride, padding=padding, dilation=1, ceil_mode=False)
     return pooling(x, taps, stride=stride, padding=padding, **options)

@@ -5,7 +5,6 @@ computed.
 """
 
 import dataclasses
-import math
 import operator
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -73,6 +72,10 @@ class Window:
         """How much of `extent` the windows reach; the rest is an uncovered tail."""
         return (self.out - 1) * self.stride + self.reach + 1
 
+    def grown_to(self, extent: int) -> "Window":
+        """The window padded behind, or cropped, to this extent."""
+        return dataclasses.replace(self, high=extent - self.low - self.spread)
+
     def padded(self) -> "Window":
         """The same window over an input that is already dilated and padded."""
         return dataclasses.replace(self, size=self.extent, low=0, high=0, input_dilation=1)
@@ -104,6 +107,14 @@ class Spec:
     def out(self) -> tuple[int, ...]:
         return tuple(w.out for w in self.windows)
 
+    @property
+    def is_unit_stride(self) -> bool:
+        return all(w.stride == w.input_dilation == 1 for w in self.windows)
+
+    def result_dtype(self, dtype: Any) -> Any:
+        """The dtype of the result of operands of this dtype."""
+        return dtype if self.preferred is None else self.preferred
+
     def padded(self) -> "Spec":
         """The same convolution of an input that is already dilated and padded."""
         return dataclasses.replace(self, windows=tuple(w.padded() for w in self.windows))
@@ -114,10 +125,11 @@ def transposed(spec: Spec) -> Spec:
 
     Strides become zeros between the entries of `y`, and zeros between inputs strides.
     """
-    return dataclasses.replace(spec, windows=tuple(map(_transposed, spec.windows)))
+    return dataclasses.replace(spec, windows=tuple(map(transposed_window, spec.windows)))
 
 
-def _transposed(w: Window) -> Window:
+def transposed_window(w: Window) -> Window:
+    """One axis of it."""
     return dataclasses.replace(
         w,
         size=w.out,
@@ -183,6 +195,20 @@ def window_taps(name: str, value: object, ndim: int) -> tuple[int, ...]:
     if not entries:
         raise wrong(name, "hold one int for each of one or more spatial axes", value)
     return per_axis(name, entries, len(entries), least=1)
+
+
+def distinct_axes(name: str, value: object, ndim: int) -> list[int]:
+    """Distinct axes from 0 up, all of them for None; negative ones count from the last."""
+    if value is None:
+        return list(range(ndim))
+    entries = entries_of(value)
+    made = [whole(name, a) for a in ((value,) if entries is None else entries)]
+    if any(not -ndim <= a < ndim for a in made):
+        raise wrong(name, f"be axes of an array of {ndim}", value)
+    made = [a % ndim for a in made]
+    if len(set(made)) != len(made):
+        raise wrong(name, "be distinct", value)
+    return made
 
 
 # ---------------------------------------------------------------- padding
@@ -388,11 +414,6 @@ def _smallest_axis(axis: int, out: int, taps: int, options: dict[str, Any]) -> i
             "y", "have a size that the options can give", f"size {out} on spatial axis {axis}"
         )
     return size
-
-
-def positions(sizes: Sequence[int]) -> int:
-    """How many positions a spatial size holds."""
-    return math.prod(sizes)
 
 
 def fast_length(least: int) -> int:

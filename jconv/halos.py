@@ -49,9 +49,11 @@ def cut(w: Window, name: str, devices: int, mode: str) -> Cut:
     shard, out = -(-w.size // devices), -(-w.out // devices)
     first = np.arange(devices)[:, None]
     position = w.stride * out * first + np.arange((out - 1) * w.stride + w.reach + 1) - w.low
-    source, reads = _sources(w, position, devices * shard, mode)
+    period = devices * shard
+    source, reads = _sources(w, position, period, mode)
     at = source - shard * first
-    if mode in ("constant", "wrap") and w.input_dilation == 1:
+    is_line = mode == "constant" or (mode == "wrap" and w.size == period)
+    if is_line and w.input_dilation == 1:
         # Positions that follow each other are one slice, also where some of them read nothing.
         spans = position - shard * first
         low, high = max(0, -spans.min()), max(0, spans.max() + 1 - shard)

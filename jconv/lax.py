@@ -10,6 +10,7 @@ Axes in any order are permuted to channels last, and back. What differs from `ja
 - a wrong argument is named before anything is computed.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -260,7 +261,7 @@ def conv_general_dilated_patches(
     operands, result = dtypes_of(lhs, preferred_element_type)
     checked_precision(precision)
     x = call.input(lhs).astype(operands)
-    shape = (x.shape[0], *call.out, x.shape[-1] * geometry.positions(taps))
+    shape = (x.shape[0], *call.out, x.shape[-1] * math.prod(taps))
     if 0 in (x.size, *shape):
         return call.result(jnp.zeros(shape, result))
     patches = unfold(x, taps, **call.options) if taps else x

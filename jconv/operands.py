@@ -43,9 +43,14 @@ def merged(a: Array, rank: int) -> Array:
     return a.reshape(math.prod(a.shape[:lead]), *a.shape[lead:])
 
 
+def is_zero(value: object) -> bool:
+    """Whether this is Python's 0: known while JAX traces, and without the sign of -0.0."""
+    return type(value) in (int, float) and repr(value) in ("0", "0.0")
+
+
 def scalar(name: str, value: ArrayLike, dtype) -> ArrayLike:
     """A number, or an array without axes, as the `dtype` that must hold it; Python's 0 as it is."""
-    if type(value) in (int, float) and repr(value) in ("0", "0.0"):  # not -0.0
+    if is_zero(value):
         return value
     if jnp.issubdtype(dtype, jnp.integer) and isinstance(value, float) and value.is_integer():
         value = int(value)

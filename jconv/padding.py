@@ -2,11 +2,13 @@
 
 An axis of the result is a row of *runs*: stretches of the input read forwards, backwards, or one
 entry repeated. Padding concatenates the runs; its adjoint adds each run back where it was read. So
-both are slices, and no scatter is needed.
+both are slices, and no scatter is needed but where there are very many.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import reduce
+from itertools import accumulate
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -16,8 +18,8 @@ from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry
 from jconv.geometry import Window
-from jconv.operands import array, scalar
-from jconv.placement import placed
+from jconv.operands import array, is_zero, scalar
+from jconv.placement import placed, zeros
 
 
 @placed("x")
@@ -91,11 +93,10 @@ def padded(
 ) -> Array:
     """What the windows slide over: `x` dilated, then padded or cropped."""
     static = (tuple(windows), mode)
-    y = adjoint.linear(_pad, _unpad, static, x) if custom_vjp else _pad(static, x)
-    if mode != "constant" or (isinstance(value, int | float) and value == 0):
+    y = adjoint.linear(_pad, _unpad, static, x, ruled=custom_vjp)
+    if mode != "constant" or is_zero(value):
         return y
-    beyond = jnp.broadcast_to(outside(windows), y.shape)
-    return jnp.where(beyond, jnp.asarray(value, y.dtype), y)
+    return jnp.where(outside(windows), jnp.asarray(value, y.dtype), y)
 
 
 def unpadded(
@@ -103,18 +104,18 @@ def unpadded(
 ) -> Array:
     """Adjoint of `padded`'s linear part: what was read from outside is added where it came from."""
     static = (tuple(windows), mode)
-    return adjoint.linear(_unpad, _pad, static, y) if custom_vjp else _unpad(static, y)
+    return adjoint.linear(_unpad, _pad, static, y, ruled=custom_vjp)
 
 
-def outside(windows: Sequence[Window]) -> np.ndarray:
-    """True at the positions that padding added, `[*extent, 1]`."""
-    inside = np.ones((1,) * (len(windows) + 1), bool)
+def outside(windows: Sequence[Window]) -> Array:
+    """True at the positions that padding added, `[*extent, 1]`: a constant for each axis alone."""
+    beyond = []
     for axis, w in enumerate(windows):
         position = np.arange(w.extent) - w.low
-        shape = [1] * (len(windows) + 1)
-        shape[axis] = w.extent
-        inside = inside & ((position >= 0) & (position < w.spread)).reshape(shape)
-    return ~inside
+        others = [a for a in range(len(windows) + 1) if a != axis]
+        added = (position < 0) | (position >= w.spread)
+        beyond.append(jnp.asarray(np.expand_dims(added, others)))
+    return reduce(jnp.logical_or, beyond)
 
 
 def _pad(static, x: Array) -> Array:
@@ -202,6 +203,11 @@ def cut(x: Array, starts: Sequence[Array | int], sizes: Sequence[int]) -> Array:
 # ---------------------------------------------------------------- the other modes, as runs
 
 
+# Runs of an axis up to which each is a slice; of more, all are one table: to pad 6 entries by 1500
+# on each side took 5 s to compile.
+MOST_RUNS = 64
+
+
 class Run(NamedTuple):
     """`length` entries read from `start` on in steps of +1, -1 or 0."""
 
@@ -238,42 +244,53 @@ def sources(size: int, low: int, high: int, mode: str) -> np.ndarray:
 
 def _runs(indices: np.ndarray) -> list[Run]:
     """`indices` split greedily into stretches of one step each."""
+    steps = np.diff(indices)
+    ends = [*(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(steps)]  # of equal steps
     runs: list[Run] = []
     at = 0
     while at < len(indices):
-        step = int(indices[at + 1] - indices[at]) if at + 1 < len(indices) else 1
-        step = step if abs(step) <= 1 else 1
-        count = 1
-        while at + count < len(indices) and indices[at + count] - indices[at + count - 1] == step:
-            count += 1
+        step, count = 1, 1
+        if at < len(steps) and abs(steps[at]) <= 1:
+            step, count = int(steps[at]), ends[bisect_right(ends, at)] - at + 1
         runs.append(Run(int(indices[at]), step, count))
         at += count
     return runs
 
 
 def _axes(x: Array, windows: Sequence[Window], mode: str):
-    """Each spatial axis of `x` that is not kept as it is, with its runs."""
+    """Each spatial axis of `x` that is not kept as it is, with what it reads, as runs if few."""
     for axis, w in enumerate(windows, x.ndim - len(windows) - 1):
         if (w.low, w.high, w.input_dilation) != (0, 0, 1):
-            yield axis, w, _runs(sources(w.spread, w.low, w.high, mode))
+            indices = sources(w.spread, w.low, w.high, mode)
+            runs = _runs(indices)
+            yield axis, w, indices, runs if 0 < len(runs) <= MOST_RUNS else None
 
 
 def _fold_in(x: Array, windows: Sequence[Window], mode: str) -> Array:
-    for axis, w, runs in _axes(x, windows, mode):
+    for axis, w, indices, runs in _axes(x, windows, mode):
         x = grow(x, axis, [(0, 0, w.input_dilation - 1)])
-        x = jnp.concatenate([_read(x, axis, run) for run in runs], axis) if runs else _none(x, axis)
+        if runs is None:
+            x = jnp.take(x, indices, axis, mode="clip")
+        else:
+            x = lax.concatenate([_read(x, axis, run) for run in runs], axis)
     return x
 
 
 def _fold_back(y: Array, windows: Sequence[Window], mode: str) -> Array:
-    for axis, w, runs in _axes(y, windows, mode):
-        parts, at = [], 0
-        for run in runs:
-            part = lax.slice_in_dim(y, at, at + run.length, axis=axis)
-            parts.append(_write(part, axis, run, w.spread))
-            at += run.length
-        empty = jnp.zeros((*y.shape[:axis], w.spread, *y.shape[axis + 1 :]), y.dtype)
-        y = reduce(jnp.add, parts) if parts else empty
+    for axis, w, indices, runs in _axes(y, windows, mode):
+        if runs is None:
+            sums = zeros((*y.shape[:axis], w.spread, *y.shape[axis + 1 :]), y.dtype, y)
+            y = sums.at[(slice(None),) * axis + (indices,)].add(y)
+        else:
+            stops = list(accumulate(run.length for run in runs))
+            parts = [
+                lax.slice_in_dim(y, stop - run.length, stop, axis=axis)
+                for run, stop in zip(runs, stops, strict=True)
+            ]
+            written = (
+                _write(part, axis, run, w.spread) for part, run in zip(parts, runs, strict=True)
+            )
+            y = reduce(jnp.add, written)
         y = lax.slice_in_dim(y, 0, w.spread, w.input_dilation, axis)
     return y
 
@@ -293,7 +310,3 @@ def _write(part: Array, axis: int, run: Run, size: int) -> Array:
         part = lax.rev(part, (axis,))
     start, stop = run.span
     return grow(part, axis, [(start, size - stop, 0)])
-
-
-def _none(x: Array, axis: int) -> Array:
-    return lax.slice_in_dim(x, 0, 0, axis=axis)

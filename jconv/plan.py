@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jconv import geometry
-from jconv.call import Call, check
-from jconv.faces import evaluate, of_batch, steps
+from jconv.call import check
+from jconv.faces import evaluate, steps
 from jconv.operands import factor_dtype, number_dtype
 from jconv.problem import FACES, Problem
 
@@ -85,7 +85,10 @@ def plan(
       options: as in `conv`.
 
     Returns:
-      A frozen record; `print` shows it as a table.
+      A frozen record, which `print` shows as a table: `platform`, `dtype`, `x_shape`,
+      `kernel_shape`, `y_shape`, `matrix_shape`, and the faces `forward`, `input_adjoint` and
+      `kernel_adjoint`, each with its `method` (those of `conv`, or the rewrites that lead to one,
+      as in `"phases > patches"`), `why`, `flops` and `scratch` in bytes.
 
     Raises:
       ValueError, TypeError: as `conv`.
@@ -101,7 +104,10 @@ def plan(
     inputs, outputs = x_shape[-1], kernel_shape[-1]
     size = tuple(w.size for w in call.windows)
     factors = factor_dtype(dtype, call.spec.preferred)
-    faces = {f: _face_plan(call, f, kernel_shape, inputs, factors, platform) for f in FACES}
+    problems = [
+        Problem(f, call.spec, math.prod(call.batch), inputs, outputs, factors) for f in FACES
+    ]
+    faces = {p.face: _face_plan(p, call.method, platform) for p in problems}
     return Plan(
         platform,
         dtype.name,
@@ -120,38 +126,24 @@ def _shape(name: str, shape: object) -> tuple[int, ...]:
     return tuple(geometry.whole(name, size, least=0) for size in sizes)
 
 
-def _face_plan(
-    call: Call, face: str, kernel_shape: tuple[int, ...], inputs: int, dtype, platform: str
-) -> FacePlan:
-    spec, n = call.spec, math.prod(call.batch)
-    outputs = kernel_shape[-1]
-    if not n:
-        method, why = of_batch(n, call.method), "no examples"
-    elif call.method == "auto":
-        rules = list(steps(Problem(face, spec, n, inputs, outputs, dtype), platform))
-        method, why = (
-            " > ".join(rule.method for rule in rules),
-            "; ".join(dict.fromkeys(rule.why for rule in rules)),
-        )
-    else:
-        method, why = call.method, "asked for"
-    x = jax.ShapeDtypeStruct((n, *spec.size, inputs), dtype)
-    kernel = jax.ShapeDtypeStruct(kernel_shape, dtype)
-    y = jax.ShapeDtypeStruct((n, *spec.out, outputs), dtype)
-    operands = {"forward": (x, kernel), "input_adjoint": (y, kernel), "kernel_adjoint": (x, y)}[
-        face
-    ]
-    flops = 2 * math.prod(y.shape) * math.prod(kernel_shape[:-1])
-    return FacePlan(face, method, why, flops, _scratch(call, face, operands, platform))
+def _face_plan(problem: Problem, method: str, platform: str) -> FacePlan:
+    rules = list(steps(problem, method, platform))
+    return FacePlan(
+        problem.face,
+        " > ".join(rule.method for rule in rules),
+        "; ".join(dict.fromkeys(rule.why for rule in rules)),
+        2 * problem.products,
+        _scratch(problem, method, platform),
+    )
 
 
-def _scratch(call: Call, face: str, operands, platform: str) -> int | None:
+def _scratch(problem: Problem, method: str, platform: str) -> int | None:
     try:
         device, *_ = jax.devices(platform)
     except RuntimeError:  # none is at hand
         return None
     with jax.default_device(device):
-        program = jax.jit(partial(evaluate, face, call.spec, call.method))
-        compiled = program.lower(*operands).compile()
+        program = jax.jit(partial(evaluate, problem.face, problem.spec, method))
+        compiled = program.lower(*problem.operands).compile()
     analysis = compiled.memory_analysis()
     return None if analysis is None else analysis.temp_size_in_bytes

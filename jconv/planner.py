@@ -7,7 +7,7 @@ choice for what it leads to.
 
 from jconv.problem import Problem
 from jconv.rules import forward, input_adjoint, kernel_adjoint
-from jconv.rules.shared import Rule
+from jconv.rules.shared import MOST_TAPS, Rule
 
 CPU = {
     "forward": forward.RULES,
@@ -20,6 +20,17 @@ ACCELERATOR = (
     Rule("fold", lambda p: p.rank > 3, "XLA has windows of at most three axes there"),
     Rule("direct", lambda p: True, "the vendor's convolution"),
 )
+
+
+def local(taps: int) -> str:
+    """The method of a channel alone by which no entry is felt beyond its windows, nor rounded with
+    what is.
+
+    Of more taps than go by one loop `"auto"` has transforms, faster by far, after which one NaN is
+    everywhere and a mean of no negative numbers may be one. Loops of more still take long to
+    compile.
+    """
+    return "auto" if taps <= MOST_TAPS else "lanes" if taps <= 2000 else "direct"
 
 
 def choose(problem: Problem, platform: str) -> Rule:

@@ -16,16 +16,15 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jconv import adjoint, geometry
+from jconv import geometry
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, number, scalar, wide
-from jconv.padding import crop, grow, padded
+from jconv.padding import crop, padded, unpadded
 from jconv.placement import placed
 from jconv.pool_options import Call, called
 from jconv.pooling import scaled, smooth, sums
 from jconv.pooling.extremes import extremes, positions, winners
 from jconv.pooling.folds import multiplied
-from jconv.pooling.views import laid
 
 
 @placed("x")
@@ -58,7 +57,8 @@ def max_pool(
       ceil_mode: a last, partial window counts, and none that starts in the high padding (torch's
         meaning).
       return_indices: also where the winners are.
-      custom_vjp: False lets JAX differentiate the same computation, which also gives `jax.jvp`.
+      custom_vjp: False leaves it to JAX to transpose what the winners read, which also gives
+        `jax.jvp`.
 
     Returns:
       `[*batch, *out, channels]`, of the dtype of `x`; with `return_indices` also the winners, int32
@@ -158,9 +158,7 @@ def avg_pool(
     include = geometry.flag("count_include_pad", count_include_pad)
     counts = call.pooling.counts(include, divisor)
     total = sums.summed(call.x.astype(wide(call.x.dtype)), call.windows, call.custom_vjp)
-    for axis, count in enumerate(counts):
-        total = total / jnp.asarray(laid(count, axis, call.pooling.rank, total.ndim), total.dtype)
-    return total.astype(call.x.dtype)
+    return sums.divided(total, counts).astype(call.x.dtype)
 
 
 @placed("x")
@@ -357,21 +355,13 @@ def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
     for axis, (start, n) in enumerate(zip(starts, size, strict=True)):
         if start >= n:
             raise geometry.wrong("offset", f"be less than size {n} on spatial axis {axis}", start)
-    static = tuple(Window(n, 1, s, low=-o) for n, s, o in zip(size, strides, starts, strict=True))
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return _drop(static, x)
-    return adjoint.linear(_drop, _undrop, static, x)
+    kept = zip(size, strides, starts, strict=True)
+    return unpadded(x, [_spaced(-(-(n - start) // s), s, start, n) for n, s, start in kept])
 
 
-def _drop(windows: Sequence[Window], x: Array) -> Array:
-    lead = x.ndim - len(windows) - 1
-    return crop(x, lead, [(-w.low, w.size) for w in windows], [w.stride for w in windows])
-
-
-def _undrop(windows: Sequence[Window], y: Array) -> Array:
-    """Adjoint of `_drop`: zeros at the positions that were dropped."""
-    config = [(-w.low, w.extent - 1 - (w.out - 1) * w.stride, w.stride - 1) for w in windows]
-    return grow(y, y.ndim - len(windows) - 1, config)
+def _spaced(count: int, apart: int, start: int, size: int) -> Window:
+    """So many entries, from `start` on so far apart, among the zeros of an axis of this size."""
+    return Window(count, 1, low=start, input_dilation=apart).grown_to(size)
 
 
 # ---------------------------------------------------------------- options

@@ -25,10 +25,7 @@ class Pooling(NamedTuple):
         return len(self.windows)
 
     def counts(self, include_pad: bool, divisor: float | None) -> list[np.ndarray]:
-        """Per axis, how many taps of each window count, one number where all are alike.
-
-        What a window's average divides by is their product.
-        """
+        """Per axis, how many taps of each window count; their product divides the sum of all."""
         if divisor is not None:
             return [np.asarray([_divisor(divisor)])]
         return [
@@ -97,5 +94,4 @@ def _divisor(divisor: object) -> float:
 def _count(w: Window, out: int, start: int, stop: int) -> np.ndarray:
     """How many taps of each window read from `start` to `stop`, at least 1."""
     at = w.stride * np.arange(out)[:, None] + w.dilation * np.arange(w.taps) - w.low
-    counted = np.maximum(((at >= start) & (at < stop)).sum(1), 1)
-    return counted[:1] if (counted == counted[0]).all() else counted
+    return np.maximum(((at >= start) & (at < stop)).sum(1), 1)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jconv.geometry import Spec, Window, transposed
@@ -57,6 +58,16 @@ class Problem(NamedTuple):
         return (out, size) if self.face == "input_adjoint" else (size, out)
 
     @property
+    def operands(self) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        """The two arrays that the face takes."""
+        spec, n = self.spec, self.batch
+        x, y = (n, *spec.size, self.inputs), (n, *spec.out, self.outputs)
+        kernel = (*spec.taps, self.inputs // spec.groups, self.outputs)
+        faces = {"forward": (x, kernel), "input_adjoint": (y, kernel), "kernel_adjoint": (x, y)}
+        a, b = (jax.ShapeDtypeStruct(shape, self.dtype) for shape in faces[self.face])
+        return a, b
+
+    @property
     def is_dense(self) -> bool:
         return self.spec.groups == 1
 
@@ -78,7 +89,7 @@ class Problem(NamedTuple):
 
     @property
     def is_unit_stride(self) -> bool:
-        return self.every(lambda w: w.stride == w.input_dilation == 1)
+        return self.spec.is_unit_stride
 
     @property
     def phases(self) -> int:

@@ -21,8 +21,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jconv.channels import in_groups
 from jconv.geometry import Spec, Window, fast_length
 from jconv.padding import crop, embed, extract, grow
+from jconv.windows import put_back, seen
 
 
 class Linear(NamedTuple):
@@ -51,11 +53,6 @@ def _with_windows(spec: Spec, windows: Sequence[Window]) -> Spec:
 def _padded(x: Array, windows: Sequence[Window]) -> Array:
     """`embed`, not fused into a rearrangement, whose every entry would test the bounds."""
     return lax.optimization_barrier(embed(x, windows))
-
-
-def _in_groups(spec: Spec, a: Array) -> Array:
-    """`[..., groups * c]` to `[..., groups, c]`."""
-    return a.reshape(*a.shape[:-1], spec.groups, a.shape[-1] // spec.groups)
 
 
 def _split(a: Array, first: int, parts: Sequence[int]) -> Array:
@@ -87,7 +84,7 @@ def phases(spec: Spec) -> Rewrite:
     from_depth = tuple(sorted(range(2 * rank + 3), key=to_depth.__getitem__))
 
     def to_x(x: Array) -> Array:
-        a = _split(_in_groups(spec, _padded(x, padded)), 1, strides)
+        a = _split(in_groups(_padded(x, padded), spec.groups), 1, strides)
         # The last axis' phases are next to the channels already.
         a = jnp.swapaxes(a, -3, -2)[..., : held[-1], :]
         # Views in a stack copy whole rows, three times as fast as a transpose.
@@ -185,34 +182,18 @@ def _decimated(w: Window, g: int) -> Window:
 def fold(spec: Spec) -> Rewrite:
     """Rank `n` as rank `n - 1`: taps of the first axis become channels, its outputs examples."""
     first, *others = spec.windows
-    outer = (first, *(Window(w.size, 1) for w in others))
-
-    def tap(a: Array, t: int) -> Array:
-        start = t * first.dilation
-        return lax.slice_in_dim(
-            a, start, start + (first.out - 1) * first.stride + 1, first.stride, 1
-        )
+    outer, inner = (first, *(Window(w.size, 1) for w in others)), first.padded()
 
     def to_x(x: Array) -> Array:
-        xp = _in_groups(spec, _padded(x, outer))
-        a = jnp.stack([tap(xp, t) for t in range(first.taps)], -2)
+        xp = in_groups(_padded(x, outer), spec.groups)
+        a = jnp.stack([seen(xp, 1, inner, t) for t in range(first.taps)], -2)
         return a.reshape(-1, *a.shape[2:-3], math.prod(a.shape[-3:]))
 
     def to_x_adjoint(a: Array) -> Array:
-        a = a.reshape(
-            -1,
-            first.out,
-            *a.shape[1:-1],
-            spec.groups,
-            first.taps,
-            a.shape[-1] // (spec.groups * first.taps),
-        )
-        parts = []
-        for t in range(first.taps):
-            part = a[..., t, :].reshape(*a.shape[:-3], -1)
-            start = t * first.dilation
-            covered = start + (first.out - 1) * first.stride + 1
-            parts.append(grow(part, 1, [(start, first.extent - covered, first.stride - 1)]))
+        a = in_groups(a.reshape(-1, first.out, *a.shape[1:]), spec.groups)
+        a = in_groups(a, first.taps)
+        by_tap = (a[..., t, :].reshape(*a.shape[:-3], -1) for t in range(first.taps))
+        parts = (put_back(part, 1, inner, t) for t, part in enumerate(by_tap))
         return extract(reduce(jnp.add, parts), outer)
 
     def to_kernel(k: Array) -> Array:

@@ -4,7 +4,9 @@ Each device takes what its windows read beyond its own entries from its neighbou
 computes its own outputs: no device ever holds the whole input. The values and the derivatives are
 those of the functions of the same names in `jconv`.
 
-    y[d] = conv(gathered(x)[d], kernel, padding="valid")          on device `d`
+    y[d] = conv(gathered(x)[d], kernel, padding="valid")
+
+on device `d`, where `gathered(x)[d]` is all that its outputs read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +22,12 @@ from jconv import geometry, halos, pool
 from jconv.call import check
 from jconv.conv import conv as local_conv
 from jconv.geometry import Ints, Padding, Window
-from jconv.operands import array, inexact, numbers, wide
-from jconv.padding import crop, grow, outside, padded
+from jconv.operands import array, inexact, is_zero, numbers, wide
+from jconv.padding import crop, outside, padded
 from jconv.placement import lay
 from jconv.pool_options import Pooling, pooling_of
 from jconv.pooling.extremes import neutral
-from jconv.pooling.views import laid
+from jconv.pooling.sums import divided
 
 __all__ = ["avg_pool", "conv", "max_pool", "min_pool", "sum_pool"]
 
@@ -55,24 +57,27 @@ def conv(
 ) -> Array:
     """`jconv.conv` with spatial axes cut over a mesh.
 
-    `y[o] = sum_t x[stride*o + dilation*t - low] . kernel[t]`, each device its own `o`. Sizes need
-    not divide: the last devices then have less to do.
+    `y[o] = sum_t x[stride*o + dilation*t - low] . kernel[t]`, each device its own `o`. Spatial
+    sizes need not divide: the last devices then have less to do. With an explicit mesh,
+    differentiate within `jax.set_mesh(mesh)`.
 
     Args:
-      x: `[*batch, *size, in]`.
+      x: `[*batch, *size, in]`; it is cut first if it is not yet.
       kernel: `[*taps, in // groups, out]`, whole on every device.
       mesh: the devices.
       axes: per spatial axis the name of the mesh axis that cuts it, or None.
-      batch_axis: the name of the mesh axis that cuts the first batch axis, or None.
+      batch_axis: the name of the mesh axis that cuts the first batch axis, evenly, or None.
       others: as in `jconv.conv`.
 
     Returns:
-      `[*batch, *out, out_channels]`, cut as `x` is.
+      `[*batch, *out, out_channels]`, cut as `axes` and `batch_axis` say; but on an explicit mesh,
+      which has no type for uneven parts, not along an axis that its devices do not divide.
 
     Raises:
-      ValueError, TypeError: as `jconv.conv`; and axes that are not the mesh's.
+      ValueError, TypeError: as `jconv.conv`; axes that are not the mesh's, or a batch axis that its
+        devices do not divide.
 
-    Source: Jin, Ginsburg, Keutzer (2018).
+    Source: Jin, Ginsburg, Keutzer (2018), Spatially Parallel Convolutions.
 
     >>> mesh = jax.make_mesh((1,), ("rows",))
     >>> x, kernel = jnp.array([[1], [2], [3], [4]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)
@@ -113,9 +118,19 @@ def max_pool(
 ) -> Array:
     """`jconv.max_pool` with spatial axes cut over a mesh.
 
-    `y[o] = max_t x[stride*o + dilation*t - low]`, each device its own `o`; `mesh`, `axes` and
-    `batch_axis` as in `conv`, the others as in `jconv.max_pool`. A window that sees nothing but
-    `-inf` gives no gradient.
+    `y[o] = max_t x[stride*o + dilation*t - low]`, each device its own `o`. There are no indices,
+    and a window that sees nothing but `-inf` gives no gradient.
+
+    Args:
+      x: `[*batch, *size, channels]`, as in `conv`.
+      mesh, axes, batch_axis: as in `conv`.
+      window, others: as in `jconv.max_pool`.
+
+    Returns:
+      `[*batch, *out, channels]`, cut as the result of `conv` is.
+
+    Raises:
+      ValueError, TypeError: as `jconv.max_pool`, and as `conv` for where it lies.
 
     >>> mesh = jax.make_mesh((1,), ("rows",))
     >>> max_pool(jnp.array([[1], [3], [3], [2]]), (2,), mesh=mesh, axes=["rows"]).ravel()
@@ -209,9 +224,7 @@ def avg_pool(
     counts = pooling.counts(geometry.flag("count_include_pad", count_include_pad), divisor)
     place = mesh, axes, batch_axis
     y = _pooled(pool.sum_pool, 0, x.astype(wide(x.dtype)), pooling, place, custom_vjp)
-    for axis, count in enumerate(counts):
-        y = y / jnp.asarray(laid(count, axis, pooling.rank, y.ndim), y.dtype)
-    return y.astype(x.dtype)
+    return divided(y, counts).astype(x.dtype)
 
 
 # ---------------------------------------------------------------- options
@@ -281,7 +294,7 @@ def _over_shards(
         for axis, (w, name) in enumerate(zip(windows, spec[lead:-1], strict=True), lead)
         if name is not None
     }
-    zeros = mode != "constant" or (isinstance(value, int | float) and value == 0)
+    zeros = mode != "constant" or is_zero(value)
     values = [] if zeros else [jnp.asarray(value, x.dtype)]
 
     def still(size: Sequence[int]) -> list[Window]:
@@ -296,7 +309,7 @@ def _over_shards(
         for axis, cut in cuts.items():
             x = halos.gathered(x, axis, cut)
         if values:
-            beyond = jnp.asarray(lax.expand_dims(outside(still((1,) * len(windows))), range(lead)))
+            beyond = lax.expand_dims(outside(still((1,) * len(windows))), range(lead))
             for axis, cut in cuts.items():
                 beyond = beyond | halos.outside(x, axis, cut)
             x = jnp.where(beyond, values[0], x)
@@ -316,10 +329,12 @@ def _resized(a: Array, mesh, spec: PartitionSpec, sizes: Mapping[int, int]) -> A
     An explicit mesh has no type for an axis cut unevenly, so such an axis is then cut nowhere.
     """
     changed = [axis for axis, size in sizes.items() if a.shape[axis] != size]
-    if changed:
-        entries = [None if axis in changed else name for axis, name in enumerate(spec)]
-        a = lay(a, mesh, PartitionSpec(*entries))
+    uncut = PartitionSpec(*(None if axis in changed else name for axis, name in enumerate(spec)))
+    a = lay(a, mesh, uncut) if changed else a
     for axis in changed:
-        a = grow(a, axis, [(0, max(sizes[axis] - a.shape[axis], 0), 0)])
-        a = crop(a, axis, [(0, sizes[axis])])
+        missing = max(sizes[axis] - a.shape[axis], 0)
+        # Zeros that lie as `a` does.
+        zeros = jnp.zeros_like(lax.slice_in_dim(a, 0, 1, axis=axis))
+        zeros = jnp.broadcast_to(zeros, (*a.shape[:axis], missing, *a.shape[axis + 1 :]))
+        a = crop(lax.concatenate([a, zeros], axis), axis, [(0, sizes[axis])])
     return a

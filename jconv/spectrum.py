@@ -162,8 +162,8 @@ def operator_norm(
     all but orthogonal to that one's vectors. `sigma` is never more than the norm, but for rounding.
 
     The derivative is `d sigma = Re u^H dA v` with `u = A v / sigma`, so the gradient is
-    `kernel_gradient(v, conj(u))`: one reverse order, and `jax.hessian` by forward mode over it,
-    through the steps of Lanczos. A kernel of zeros has gradient 0.
+    `kernel_gradient(v, conj(u))`. `jax.hessian` goes forward over it, through the steps of Lanczos;
+    reverse over reverse is not to be had. A kernel of zeros has gradient 0.
 
     Args:
       kernel: `[*taps, in // groups, out]`.
@@ -171,7 +171,7 @@ def operator_norm(
       padding_value: not part of the linear map, so without effect.
       custom_vjp: False differentiates the steps of Lanczos as JAX does: forward mode alone.
       key: a JAX key, for the random start.
-      tol: the bound above. Below 32 roundings of the dtype it counts as that.
+      tol: the bound above, raised to 32 times the dtype's `eps` if it is less.
       max_iterations: at most this many products by `A` and `A^H`; then the best so far.
       others: as in `conv`.
 
@@ -207,9 +207,9 @@ def operator_norm(
     static = (tuple(options.items()), max(positive("tol", tol), least), max_iterations)
     shape = (*(w.size for w in call.windows), kernel.shape[-2] * call.spec.groups)
     start = jax.random.normal(key, shape, kernel.dtype) + zeros(shape, kernel.dtype, kernel)
-    if not call.custom_vjp:
-        return _triplet(static, kernel, start)[0].astype(dtype)
-    sigma, _, _ = adjoint.pointwise(_triplet, _triplet_adjoint, static, kernel, start)
+    sigma, _, _ = adjoint.pointwise(
+        _triplet, _triplet_adjoint, static, kernel, start, ruled=call.custom_vjp
+    )
     return sigma.astype(dtype)
 
 

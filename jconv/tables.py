@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jconv.channels import in_groups
 from jconv.geometry import Window
 from jconv.padding import sources
 
@@ -43,7 +44,7 @@ def blocks(windows: Sequence[Window], kernel: Array, groups: int, mode: str = "c
     """The matrix of each group, `[groups, *out, out_of_group, *size, in_of_group]`."""
     rank = len(windows)
     tables = [tap_tables(w, mode) for w in windows]
-    by_group = kernel.reshape(*kernel.shape[:-1], groups, kernel.shape[-1] // groups)
+    by_group = in_groups(kernel, groups)
     total = sum(
         _gathered(by_group, [table[slot] for table, slot in zip(tables, slots, strict=True)])
         for slots in product(*(range(len(table)) for table in tables))

@@ -49,10 +49,7 @@ def max_unpool(y: ArrayLike, indices: ArrayLike, size: Ints) -> Array:
     batch, channels = y.shape[: -len(size) - 1], y.shape[-1]
     flat = (math.prod(batch), math.prod(y.shape[len(batch) : -1]), channels)
     y, indices, positions = y.reshape(flat), indices.reshape(flat), math.prod(size)
-    if jnp.issubdtype(y.dtype, jnp.inexact):
-        x = adjoint.linear(_put, _take, positions, y, indices)
-    else:
-        x = _put(positions, y, indices)
+    x = adjoint.linear(_put, _take, positions, y, indices)
     return x.reshape(*batch, *size, channels)
 
 

@@ -58,17 +58,15 @@ def unfold(
            [2, 3, 4]], dtype=int32)
     """
     x = array(x)
-    geometry.flag("custom_vjp", custom_vjp)
+    ruled = geometry.flag("custom_vjp", custom_vjp)
     made, xp = _windows_of(
-        x, taps, stride, padding, dilation, input_dilation, padding_mode, padding_value, custom_vjp
+        x, taps, stride, padding, dilation, input_dilation, padding_mode, padding_value, ruled
     )
     inner = tuple(w.padded() for w in made)
-    if not custom_vjp:
-        return gather_patches(inner, xp)
-    return adjoint.linear(gather_patches, overlap_add, inner, xp)
+    return adjoint.linear(gather_patches, overlap_add, inner, xp, ruled=ruled)
 
 
-def _windows_of(x, taps, stride, amounts, dilation, input_dilation, mode, value, custom_vjp):
+def _windows_of(x, taps, stride, amounts, dilation, input_dilation, mode, value, ruled):
     """The checked windows of `unfold` and what they slide over."""
     taps = geometry.window_taps("taps", taps, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
@@ -83,7 +81,7 @@ def _windows_of(x, taps, stride, amounts, dilation, input_dilation, mode, value,
         input_dilation=input_dilation,
     )
     geometry.require_output("x", made)
-    return made, padded(x, made, mode, scalar("padding_value", value, x.dtype), custom_vjp)
+    return made, padded(x, made, mode, scalar("padding_value", value, x.dtype), ruled)
 
 
 @placed("patches")
@@ -138,10 +136,8 @@ def fold(
     out = tuple(w.out for w in made)
     if patches.shape[-2 * rank - 1 : -rank - 1] != out:
         raise geometry.wrong("patches", f"have spatial size {out}", f"shape {patches.shape}")
-    static = (made, padding_mode)
-    if not geometry.flag("custom_vjp", custom_vjp):
-        return _fold(static, patches)
-    return adjoint.linear(_fold, _unfold, static, patches)
+    ruled = geometry.flag("custom_vjp", custom_vjp)
+    return adjoint.linear(_fold, _unfold, (made, padding_mode), patches, ruled=ruled)
 
 
 def _fold(static, patches: Array) -> Array:
@@ -177,6 +173,16 @@ def place(v: Array, windows: Sequence[Window], tap: Sequence[int]) -> Array:
     return grow(v, v.ndim - len(windows) - 1, config)
 
 
+def seen(a: Array, axis: int, w: Window, tap: int) -> Array:
+    """What a tap reads of one axis alone."""
+    return strided(a, axis, [w.dilation * tap], [w.out], [w.stride])
+
+
+def put_back(v: Array, axis: int, w: Window, tap: int) -> Array:
+    """Adjoint of `seen`."""
+    return grow(v, axis, [_placed(w, tap)])
+
+
 def _placed(w: Window, tap: int) -> tuple[int, int, int]:
     start = w.dilation * tap
     return start, w.extent - start - (w.out - 1) * w.stride - 1, w.stride - 1
@@ -199,12 +205,7 @@ def gather_patches(windows: Sequence[Window], xp: Array) -> Array:
             xp = jnp.take(xp, reads(w.padded()), lead + axis, mode="clip")
             xp = jnp.moveaxis(xp, lead + axis + 1, lead + rank)
             continue
-        stop = (w.out - 1) * w.stride + 1
-        taps = [
-            lax.slice_in_dim(xp, w.dilation * t, w.dilation * t + stop, w.stride, lead + axis)
-            for t in range(w.taps)
-        ]
-        xp = jnp.stack(taps, lead + rank)
+        xp = jnp.stack([seen(xp, lead + axis, w, t) for t in range(w.taps)], lead + rank)
     return xp
 
 
@@ -221,6 +222,6 @@ def overlap_add(windows: Sequence[Window], patches: Array) -> Array:
         parts = []
         for t in range(w.taps):
             part = lax.index_in_dim(patches, t, lead + rank, keepdims=False)
-            parts.append(grow(part, lead + axis, [_placed(w, t)]))
+            parts.append(put_back(part, lead + axis, w, t))
         patches = reduce(jnp.add, parts)
     return patches

@@ -261,6 +261,38 @@ def check_sharded_pooling(seed, name):
     assert_equal(pool(jconv.sharding, **place)(x), pool(jconv)(x))
 
 
+def check_sizes_that_do_not_divide():
+    """What wraps around comes from a device that is not full."""
+    for size, devices in ((7, 3), (5, 4), (4, 2), (2, 4)):
+        where = jax.make_mesh((devices,), ("rows",), devices=jax.devices()[:devices])
+        x, kernel = jnp.arange(1.0, size + 1)[:, None], jnp.ones((1, 1, 1))
+        for pads in ((1, 0), (0, 1), (2, 5)):
+
+            def wrapped(f, pads=pads, kernel=kernel, **place):
+                f = with_cotangents(functools.partial(
+                    f, kernel=kernel, padding=[pads], padding_mode="wrap", **place
+                ))  # fmt: skip
+                return jax.jit(f)
+
+            with jax.set_mesh(where):
+                actual = wrapped(jconv.sharding.conv, mesh=where, axes=("rows",))(x)
+            assert_equal(actual, wrapped(jconv.conv)(x))
+
+
+def check_one_of_two_axes_divides():
+    where = jax.make_mesh((4, 2), ("rows", "columns"), axis_types=(AxisType.Explicit,) * 2)
+    options = {"window": (3, 3), "stride": 1, "padding": "same"}
+    for shape in ((6, 12, 1), (3, 12, 1), (8, 11, 1)):
+        x = jnp.arange(np.prod(shape, dtype=float)).reshape(shape) % 7
+        for name in ("sum_pool", "max_pool"):
+            place = {"mesh": where, "axes": ("rows", "columns")}
+            pool = functools.partial(getattr(jconv.sharding, name), **options, **place)
+            expected = with_cotangents(functools.partial(getattr(jconv, name), **options))(x)
+            assert_equal(pool(x), expected[0])
+            with jax.set_mesh(where):
+                assert_equal(with_cotangents(pool)(x), expected)
+
+
 def check_a_cotangent_may_lie_anywhere():
     where = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
     place = {"mesh": where, "axes": ("rows", None)}
@@ -342,6 +374,8 @@ def in_shards():
     for seed in range(8):
         name = ("max_pool", "avg_pool", "min_pool", "sum_pool")[seed % 4]
         yield f"{name} {seed}", check_sharded_pooling, seed, name
+    yield "wrapped around", check_sizes_that_do_not_divide
+    yield "one axis divides", check_one_of_two_axes_divides
     yield "cotangents", check_a_cotangent_may_lie_anywhere
     for kind in (AxisType.Auto, AxisType.Explicit):
         yield f"memory, {kind}", check_no_device_holds_the_whole, kind

@@ -93,7 +93,7 @@ def methods(face, layer):
     spec = geometry.Spec(windows, layer.groups)
     sizes = layer.batch, layer.inputs, layer.outputs
     problem = Problem(face, spec, *sizes, jnp.dtype(jnp.float32))
-    return [rule.method for rule in steps(problem, "cpu")]
+    return [rule.method for rule in steps(problem, "auto", "cpu")]
 
 
 def convolutions(text):

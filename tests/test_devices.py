@@ -17,7 +17,7 @@ GROUPS = {
     "in_explicit_mode": len(PUBLIC) + 2,
     "in_shard_map": 2 * len(PUBLIC),
     "in_small_blocks": 37,
-    "in_shards": 23,
+    "in_shards": 25,
 }
 
 

@@ -107,6 +107,8 @@ def test_equinox(mode, padding):
         return mean_square(jax.vmap(wrap(equinox.combine(parameters, static)))(images))
 
     assert_same_step(loss, partial(loss, wrap=with_jconv), parameters)
+    twice = partial(loss, wrap=lambda model: with_jconv(with_jconv(model)))
+    assert_same_step(loss, twice, parameters)
 
 
 @pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
@@ -119,9 +121,8 @@ def test_haiku(data_format, batched):
     def network(x):
         x = haiku.Conv2D(6, (3, 2), 2, data_format=data_format, feature_group_count=2)(x)
         mask = np.arange(72).reshape(2, 3, 6, 2) % 3
-        return haiku.Conv2D(2, (2, 3), rate=2, with_bias=False, mask=mask, data_format=data_format)(
-            jnp.tanh(x)
-        )
+        last = haiku.Conv2D(2, (2, 3), rate=2, with_bias=False, mask=mask, data_format=data_format)
+        return last(inputs=jnp.tanh(x))
 
     def intercepted(x):
         with haiku.intercept_methods(with_jconv):
@@ -152,6 +153,8 @@ def test_haiku(data_format, batched):
 @pytest.mark.parametrize("ties", [False, True])
 def test_pooling(name, shape, window, options, ties):
     pooling = pytest.importorskip("flax.nnx")
+    with pytest.raises(ValueError, match="`inputs` must hold at least one window"):
+        getattr(jconv.flax, name)(dense(shape, "float32", 0), [99] * len(window))
     x = dense(shape, "float32", 0)
     x = np.round(x) if ties else x
     for extra in ({}, {"count_include_pad": False}) if name == "avg_pool" else ({},):

@@ -219,9 +219,9 @@ GROUPS = [
     ((1, 1), TypeError, "be an int; got (1, 1) of type tuple"),
 ]
 COUNTS = [
-    (0, ValueError, "be positive; got 0"),
-    (1.5, TypeError, "be an integer; got 1.5"),
-    (True, TypeError, "be an integer; got True"),
+    (0, ValueError, "be at least 1; got 0"),
+    (1.5, TypeError, "be an int; got 1.5 of type float"),
+    (True, TypeError, "be an int; got True of type bool"),
 ]
 LIMITS = [
     (-0.1, ValueError, "be finite and not negative; got -0.1"),
@@ -241,7 +241,7 @@ SIGMAS = [
         for sigma in ("1", None, True, 1j, ((1, 1),), np.ones((2, 1)))
     ),
 ]
-CALLABLES = [(1, TypeError, "be callable; got 1")]
+CALLABLES = [(1, TypeError, "be callable; got 1 of type int")]
 
 SEQUENCES = [
     (1, TypeError, "hold one int .*; got 1 of type int"),
@@ -601,14 +601,14 @@ TABLE = [
         ],
     ),
     ([filters.apply], "mode", MODES),
-    (LAWS, "key", [(-1, ValueError, "not be negative; got -1"), (0.5, TypeError, "be an .*0.5")]),
+    (LAWS, "key", [(-1, ValueError, "be at least 0; got -1"), (0.5, TypeError, "be an .*0.5")]),
     (LAWS, "key", [(jnp.zeros(2), TypeError, "be a JAX key; got .*")]),
-    (LAWS[:2], "draws", [*COUNTS, (None, TypeError, "be an integer; got None")]),
-    (LAWS[1:2], "order", [*COUNTS, (None, TypeError, "be an integer; got None")]),
+    (LAWS[:2], "draws", [*COUNTS, (None, TypeError, "be an int; got None")]),
+    (LAWS[1:2], "order", [*COUNTS, (None, TypeError, "be an int; got None")]),
     (LAWS, "terms", COUNTS),
     (LAWS, "rtol", LIMITS),
     (LAWS, "atol", [*LIMITS, (None, TypeError, "be a number; got None")]),
-    (LAWS[1:], "args", [(X, TypeError, "be a tuple; got ndarray")]),
+    (LAWS[1:], "args", [(X, TypeError, "be a tuple; got .* of type ndarray")]),
     (LAWS[:1], "f", CALLABLES),
     (LAWS[:1], "f_adjoint", CALLABLES),
     (LAWS[1:2], "f_custom", CALLABLES),

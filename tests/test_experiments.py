@@ -1,6 +1,7 @@
 """The experiments: they run, resume bit for bit, and refuse damaged files with a reason."""
 
 import gzip
+import importlib
 import json
 import multiprocessing
 import re
@@ -349,9 +350,38 @@ def test_resuming_from_nothing(tmp_path):
 def test_earlier_runs_are_set_aside(tmp_path):
     run = tmp_path / "run"
     for number in (1, 2):
-        run.mkdir()
+        (run / str(number)).mkdir(parents=True)
         assert checkpoints.set_aside(run) == tmp_path / f"run-{number}"
     assert checkpoints.set_aside(run) is None
+    run.mkdir()
+    assert checkpoints.set_aside(run) is None
+
+
+def test_what_holds_no_checkpoints_is_left_where_it_is(tmp_path):
+    (tmp_path / "thesis.txt").write_text("all of it")
+    (tmp_path / "7").mkdir()
+    with pytest.raises(ValueError, match=r"or hold checkpoints alone; it holds thesis\.txt"):
+        checkpoints.set_aside(tmp_path)
+    with pytest.raises(NotADirectoryError):
+        checkpoints.set_aside(tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text() == "all of it"
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "reason"),
+    [
+        ("filters", ["--blur", "nan"], "--blur: must be positive and finite; got nan"),
+        ("train", ["--seed", "-1"], "--seed: must not be negative; got -1"),
+        ("train", ["--learning-rate", "0"], "--learning-rate: must be positive and finite; got 0"),
+        ("compare_layers", ["--method", "bogus"], "--method: invalid choice: 'bogus'"),
+        ("filters", ["--results", __file__], "File exists"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(script, arguments, reason, capsys):
+    module = importlib.import_module(f"experiments.{script}")
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--quick", *arguments])
+    assert reason in f"{stop.value} {capsys.readouterr().err}"
 
 
 # Data

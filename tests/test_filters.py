@@ -56,6 +56,22 @@ def test_box_is_the_mean(taps, shape):
     assert_close(filters.box(taps), np.full(shape, 1 / np.prod(shape)), "float64")
 
 
+def test_too_many_taps_are_refused():
+    for f in (filters.box, functools.partial(filters.gaussian, 1)):
+        with pytest.raises(ValueError, match=r"`taps` must be \d+ or fewer in all; got 1000000"):
+            f(10**6)
+    with pytest.raises(ValueError, match="`sigma` must be small enough for"):
+        filters.gaussian(1e6)
+
+
+@pytest.mark.parametrize("taps", [(321,), (17, 19)])
+def test_many_taps_keep_to_their_windows(taps):
+    image = np.zeros((700,) if len(taps) == 1 else (60, 60))
+    image[tuple(n // 2 for n in image.shape)] = np.nan
+    spoiled = np.isnan(filters.apply(image[..., None], filters.box(taps)))
+    assert spoiled.sum() == np.prod(taps)
+
+
 @pytest.mark.parametrize("sigma", [(0.75,), (1.0, 2.5), (0.7, 1.0, 1.25)])
 def test_gaussian_has_its_moments(sigma):
     taps, n = filters.gaussian(sigma), len(sigma)
@@ -85,6 +101,8 @@ def test_gaussian_is_its_definition():
         (np.array([1.0]), None, (9,)),
         (0.1, None, (1, 1)),
         (1e-320, 3, (3, 3)),
+        (0.01, 2, (2, 2)),
+        (1e-320, 2, (2, 2)),
     ],
 )
 def test_gaussian_axes(sigma, taps, shape):
@@ -149,6 +167,10 @@ def test_laplace_of_gaussian_has_its_moments(sigma):
     for axis in range(n):
         assert moment(taps, *unit(n, **{f"a{axis}": 1})) == pytest.approx(0, abs=1e-12)
         assert moment(taps, *unit(n, **{f"a{axis}": 2})) == pytest.approx(2, rel=2e-2)
+
+
+def test_laplace_of_hardly_any_gaussian():
+    np.testing.assert_array_equal(filters.laplace_of_gaussian((1e-82, 1e-200)), [[0.0]])
 
 
 def test_laplace_of_gaussian_is_its_definition():

@@ -13,6 +13,7 @@ from jax.test_util import check_grads
 
 from jconv import ndimage
 from tests.cases import dense
+from tests.compare import assert_close
 
 WHOLE = ["correlate", "convolve"]
 ALONG = ["correlate1d", "convolve1d"]
@@ -158,6 +159,72 @@ def test_a_flat_image_of_integers_stays_flat(x64):
         for value in (7, 100, 255):
             image = np.full((5, 6), value, np.uint8)
             np.testing.assert_array_equal(ndimage.gaussian_filter(image, 1.5), image)
+        image = np.ones(1500, np.uint8)
+        image[:200] = 255
+        np.testing.assert_array_equal(ndimage.gaussian_filter(image, 40)[700:], 1)
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize("options", [{"size": 3}, {"footprint": [1, 0, 1]}])
+@pytest.mark.parametrize("more", [{}, {"mode": "constant", "cval": 3}])
+def test_extremes_of_integers_that_only_unsigned_ones_hold(name, options, more):
+    x = np.array([1, 3_000_000_000, 2, 7, 5], np.uint32)
+    with jax.enable_x64(False):
+        actual = getattr(ndimage, name)(x, **options, **more)
+    assert_same(actual, getattr(scipy.ndimage, name)(x, **options, **more))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_fractions_as_unsigned_integers(jit):
+    x = np.array([[44, 3, 7], [3_000_000_000, 1, 2]], np.uint32)
+    with jax.enable_x64(False):
+        same = functools.partial(ndimage.correlate1d, weights=[1.0])
+        np.testing.assert_array_equal((jax.jit(same) if jit else same)(x), x)
+        falling = functools.partial(ndimage.correlate1d, weights=[-1.5, 0.0, 0.0], mode="nearest")
+        actual = (jax.jit(falling) if jit else falling)(x[:1])
+        assert_same(actual, scipy.ndimage.correlate1d(x[:1], [-1.5, 0, 0], mode="nearest"))
+
+
+@pytest.mark.parametrize("taps", [41, 321])
+def test_long_filters_keep_to_their_windows(taps):
+    """Neither a NaN nor the rounding of a large entry is felt beyond."""
+    for dtype in ("float32", "float64"):
+        x, weights = np.zeros(1000, dtype), np.ones(taps) / taps
+        x[10], x[800] = 1e8, 1
+        actual = np.asarray(ndimage.correlate1d(x, weights))
+        assert (actual >= 0).all()
+        assert actual[800] == pytest.approx(1 / taps)
+        x[500] = np.nan
+        spoiled = np.isnan(ndimage.correlate1d(x, weights))
+        np.testing.assert_array_equal(spoiled, np.abs(np.arange(1000) - 500) <= taps // 2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_windows_much_larger_than_the_array(mode):
+    x = dense(6, "float64", 0)
+    expected = scipy.ndimage.uniform_filter(x, 901, mode=mode)
+    assert_close(ndimage.uniform_filter(x, 901, mode=mode), expected, "float64", 901)
+    filtered = functools.partial(ndimage.correlate1d, weights=np.ones(901), mode=mode)
+    rows = np.stack([scipy.ndimage.correlate1d(e, np.ones(901), mode=mode) for e in np.eye(6)])
+    assert_close(jax.jacrev(filtered)(x), rows.T, "float64", 901)
+
+
+def test_output_bool_where_no_axis_is_filtered():
+    x = np.array([0.3, -0.4, 2, 0])
+    for name, arguments in {
+        "uniform_filter": (1, bool), "maximum_filter": (1, None, bool),
+        "gaussian_filter": (0, 0, bool),
+    }.items():  # fmt: skip
+        f, expected = getattr(ndimage, name), getattr(scipy.ndimage, name)
+        assert_same(f(x, *arguments), expected(x, *arguments))
+
+
+@pytest.mark.parametrize("axes", [(1, 0), (0, 1), (1,), (-1, 0)])
+def test_whose_sigma_is_whose(axes):
+    x, sigma = dense((5, 6), "float64", 0), (0.5, 2.0)[: len(axes)]
+    for name in ("gaussian_filter", "gaussian_laplace"):
+        expected = getattr(scipy.ndimage, name)(x, sigma, axes=axes)
+        assert_same(getattr(ndimage, name)(x, sigma, axes=axes), expected)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
@@ -177,8 +244,9 @@ def test_no_axes():
 
 def test_size_beside_a_footprint_is_ignored_with_a_warning():
     x = dense(7, "float64", 0)
-    with pytest.warns(UserWarning, match="`size` is ignored"):
+    with pytest.warns(UserWarning, match="`size` is ignored") as warned:
         actual = ndimage.maximum_filter(x, 3, np.array([1, 0, 1]))
+    assert warned[0].filename == __file__
     assert_same(actual, scipy.ndimage.maximum_filter(x, footprint=[1, 0, 1]))
 
 

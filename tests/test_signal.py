@@ -93,7 +93,9 @@ def test_integers_are_exact_and_wrap(name):
 
 def test_bool_is_or_of_and():
     x, taps = np.array([True, False, False, True]), np.array([True, False, True])
-    assert_same(signal.convolve(x, taps), scipy.signal.convolve(x, taps))
+    expected = scipy.signal.convolve(x, taps, "full", "direct")
+    for method in ("auto", "direct", "fft"):
+        assert_same(signal.convolve(x, taps, "full", method), expected)
 
 
 @pytest.mark.parametrize("name", signal.__all__)
@@ -151,6 +153,19 @@ def test_what_is_no_array(name, value):
         getattr(signal, name)(value, TAPS)
     with pytest.raises(TypeError, match="`in2` must be an array"):
         getattr(signal, name)(X, value)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_fill_that_integers_cannot_hold(name):
+    """Of which SciPy warns, and then raises the same."""
+    for dtype, value in (("uint8", -1), ("uint8", 300), ("int32", np.nan), ("int32", 2.0**40)):
+        ones = np.ones((2, 2), dtype)
+        with pytest.raises(ValueError, match=f"`fillvalue` must be a number that {dtype} can hold"):
+            getattr(signal, name)(ones, ones, "full", "fill", value)
+        assert_same(
+            getattr(signal, name)(ones, ones, "full", "fill", 1.5),
+            getattr(scipy.signal, name)(ones, ones, "full", "fill", 1),
+        )
 
 
 @pytest.mark.parametrize("name", MATRICES)

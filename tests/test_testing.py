@@ -188,7 +188,7 @@ class TestAdjoint:
             assert_adjoint(f, f_adjoint, x, jnp.zeros((0, 3)))
         with pytest.raises(TypeError, match="`key` must be an integer or a JAX key"):
             assert_adjoint(f, f_adjoint, x, y, key="seed")
-        with pytest.raises(ValueError, match="`draws` must be positive"):
+        with pytest.raises(ValueError, match="`draws` must be at least 1"):
             assert_adjoint(f, f_adjoint, x, y, draws=0)
 
 
@@ -360,11 +360,11 @@ class TestRule:
 
     def test_wrong_arguments(self):
         x, kernel = example(0, jnp.float32)
-        with pytest.raises(TypeError, match="`args` must be a tuple; got list"):
+        with pytest.raises(TypeError, match=r"`args` must be a tuple; got .* of type list"):
             assert_rule(ruled(), correlate, [x, kernel])
-        with pytest.raises(ValueError, match="`order` must be positive; got 0"):
+        with pytest.raises(ValueError, match="`order` must be at least 1; got 0"):
             assert_rule(ruled(), correlate, (x, kernel), order=0)
-        with pytest.raises(TypeError, match="`order` must be an integer"):
+        with pytest.raises(TypeError, match="`order` must be an int"):
             assert_rule(ruled(), correlate, (x, kernel), order=1.0)
         with pytest.raises(ValueError, match="inexact array to differentiate"):
             assert_rule(ruled(), correlate, (1, 2))
@@ -429,5 +429,5 @@ class TestAgree:
         assert_agree(x + 0.1, x, atol=0.2, rtol=0.1)
         with pytest.raises(ValueError, match="`rtol` must be finite and not negative"):
             assert_agree(x, x, rtol=-1.0)
-        with pytest.raises(TypeError, match="`args` must be a tuple; got ArrayImpl"):
+        with pytest.raises(TypeError, match=r"`args` must be a tuple; got .* of type ArrayImpl"):
             assert_agree(jnp.sin, jnp.sin, x)

@@ -8,6 +8,7 @@ ones or not at all.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 _KEPT = 2
+_SAVED = re.compile(r"\d+(\.orbax.*)?")  # a step, or what a stop left of one
 
 
 class Checkpoint(NamedTuple):
@@ -27,9 +29,15 @@ class Checkpoint(NamedTuple):
 
 
 def set_aside(directory: Path) -> Path | None:
-    """Renames a directory that is in use, so that a new run overwrites nothing; says to what."""
-    if not directory.exists():
+    """Renames a directory of checkpoints, so that a new run overwrites nothing; says to what."""
+    found = sorted(entry.name for entry in directory.iterdir()) if directory.exists() else []
+    if not found:
         return None
+    foreign = [name for name in found if not _SAVED.fullmatch(name)]
+    if foreign:
+        raise ValueError(
+            f"{directory} must be new, or hold checkpoints alone; it holds {foreign[0]}."
+        )
     number = 1
     while (aside := directory.with_name(f"{directory.name}-{number}")).exists():
         number += 1

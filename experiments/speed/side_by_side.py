@@ -33,7 +33,12 @@ def parse(
     add = parser.add_argument
     add_only(parser)
     add("--rounds", type=command_line.count, default=15, help="how often each program is timed")
-    add("--budget", type=float, default=3, help="seconds, after which a program has no more rounds")
+    add(
+        "--budget",
+        type=command_line.positive,
+        default=3,
+        help="seconds, after which a program has no more rounds",
+    )
     return command_line.parse(parser, arguments, rounds=2, **quick)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from jconv.blocks import BLOCK_BYTES, Blocks, Reader, known, reader, split, sum_blocks
-from jconv.channels import accumulator, groups_last
+from jconv.channels import accumulator, groups_last, in_groups
 from jconv.fusion import added, row_major
 from jconv.geometry import Spec, Window
 from jconv.padding import crop, cut, embed, grow, strided
@@ -241,8 +241,7 @@ def _in_parts(spec: Spec, parts: int, x: Array, y: Array) -> tuple[Spec, Array, 
     rows += apart % PAGE == 0
     hop = rows * first.stride
     size = hop - first.stride + first.reach + 1
-    high = (parts + 1) * hop - first.low - first.spread
-    wider = dataclasses.replace(first, high=high)
+    wider = first.grown_to((parts + 1) * hop)
     xp = embed(x, (wider, *(Window(w.size, 1) for w in others)))
     body, after = (
         lax.slice_in_dim(xp, start, start + parts * hop, axis=1).reshape(
@@ -254,7 +253,7 @@ def _in_parts(spec: Spec, parts: int, x: Array, y: Array) -> tuple[Spec, Array, 
     ys = grow(y, 1, [(0, rows * parts - first.out, 0)]).reshape(len(y), parts, rows, *y.shape[2:])
 
     def as_groups(a: Array) -> Array:
-        a = lax.optimization_barrier(a).reshape(*a.shape[:-1], spec.groups, -1)
+        a = in_groups(lax.optimization_barrier(a), spec.groups)
         return jnp.moveaxis(a, 1, -2).reshape(len(a), *a.shape[2:-2], -1)
 
     one = Window(size, first.taps, first.stride, dilation=first.dilation)
@@ -289,7 +288,7 @@ def _with_room(spec: Spec, taps: Sequence[int], side: int) -> Spec:
 def _covering(w: Window, out: int, taps: int) -> Window:
     """The window padded for so many outputs and taps."""
     extent = (out - 1) * w.stride + (taps - 1) * w.dilation + 1
-    return dataclasses.replace(w, taps=taps, high=extent - w.low - w.spread)
+    return dataclasses.replace(w, taps=taps).grown_to(extent)
 
 
 def _arranged(spec: Spec, side: int, x: Array, y: Array) -> tuple[Array, Array]:

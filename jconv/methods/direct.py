@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jconv.channels import accumulator, factors, transposed_kernel, turned_kernel
+from jconv.channels import accumulator, factors, in_groups, transposed_kernel, turned_kernel
 from jconv.geometry import Spec, spread
 from jconv.padding import crop, grow
 from jconv.placement import whole
@@ -118,7 +118,7 @@ def _kernel_arranged(spec: Spec, x: Array, y: Array) -> Array:
     axes = _kernel_axes(spec)
     space = tuple(range(1, len(axes) + 1))
     batch, group, channels = 0, len(axes) + 1, len(axes) + 2
-    by_group = x.reshape(*x.shape[:-1], spec.groups, x.shape[-1] // spec.groups)
+    by_group = in_groups(x, spec.groups)
     lhs = by_group.transpose(channels, *space, group, batch)
     lhs = lhs.reshape(*lhs.shape[:-2], spec.groups * x.shape[batch])
     k = _by_feature(spec, lhs, y.transpose(*space, batch, group), axes)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from jconv.channels import accumulator, precision_of
+from jconv.channels import accumulator, in_groups, precision_of
 from jconv.geometry import Spec, fast_length
 from jconv.padding import crop, embed, extract, grow
 
@@ -63,8 +63,7 @@ def _ungrouped(a: Array) -> Array:
 def _taps(spec: Spec, k: Array) -> Array:
     """`[*taps, c, groups * m]` to `[c, groups, m, *reach]`, with zeros between dilated taps."""
     rank = len(spec.windows)
-    k = k.reshape(*k.shape[:-1], spec.groups, k.shape[-1] // spec.groups)
-    k = jnp.moveaxis(k, range(rank), range(3, 3 + rank))
+    k = jnp.moveaxis(in_groups(k, spec.groups), range(rank), range(3, 3 + rank))
     return _zeros_between(k, [w.dilation for w in spec.windows])
 
 

@@ -8,7 +8,6 @@ With few output channels, `z` is small where patches of the input would be large
 Source: Vasudevan, Anderson, Gregg (2017), section 3 (kn2row).
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from functools import reduce
@@ -79,8 +78,7 @@ def kernel_adjoint(spec: Spec, x: Array, y: Array) -> Array:
 def _reader(spec: Spec, x: Array, blocks: Blocks, reach: int) -> Callable:
     """The reader of the rows of a block and `reach` more."""
     first = spec.windows[0]
-    high = blocks.padded_rows + reach - first.low - first.spread
-    windows = (dataclasses.replace(first, high=high), *spec.windows[1:])
+    windows = (first.grown_to(blocks.padded_rows + reach), *spec.windows[1:])
     return reader(blocks, x, windows, 1, blocks.rows + reach)
 
 

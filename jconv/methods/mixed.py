@@ -11,7 +11,6 @@ which spares copying patches of it.
 Source: Lavin and Gray (2016), section 4.1.
 """
 
-import dataclasses
 import math
 from functools import reduce
 from typing import NamedTuple
@@ -109,10 +108,7 @@ def _plan(
     extents = [(n - 1) * s + r + 1 for n, s, r in zip(counts, steps, reaches, strict=True)]
     # Never a plain cut: XLA would fuse it, and add the block's offset anew at every read.
     extents[-1] += 1
-    windows = [
-        dataclasses.replace(w, high=n - w.low - w.spread)
-        for w, n in zip(spec.windows, extents, strict=True)
-    ]
+    windows = [w.grown_to(n) for w, n in zip(spec.windows, extents, strict=True)]
     counts[0] = blocks.rows
     length = (blocks.rows - 1) * steps[0] + reaches[0] + 1
     read = reader(blocks, _wide(spec, tiles, x), windows, steps[0], length)

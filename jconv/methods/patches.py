@@ -32,7 +32,7 @@ from jconv.channels import (
 )
 from jconv.geometry import Spec, Window, transposed
 from jconv.padding import embed, extract, grow, strided
-from jconv.windows import gather_patches, overlap_add
+from jconv.windows import gather_patches, overlap_add, seen
 
 # Channels a group up to which the patches of a kernel's adjoint are rows of positions.
 FEW = 7
@@ -87,8 +87,7 @@ def _forward_in_runs(spec: Spec, x: Array, k: Array) -> Array:
     """25 taps of stride 4 are 7 runs instead of 25 slices."""
     (w,), c = spec.windows, x.shape[-1]
     runs = -(-w.taps // w.stride)
-    high = (w.out + runs - 1) * w.stride - w.low - w.spread
-    whole = dataclasses.replace(w, taps=runs * w.stride, high=high)
+    whole = dataclasses.replace(w, taps=runs * w.stride).grown_to((w.out + runs - 1) * w.stride)
     blocks, (within,), read = _blocked(dataclasses.replace(spec, windows=(whole,)), x)
 
     def block(step):
@@ -217,7 +216,7 @@ def _stacked(rows: Array, at: int, places: Sequence[tuple[int, Window]]) -> Arra
     if not places:
         return rows
     (axis, w), *others = places
-    return jnp.stack([_stacked(view, at, others) for view in _seen(rows, axis, w)], at)
+    return jnp.stack([_stacked(view, at, others) for view in _views(rows, axis, w)], at)
 
 
 def _neighbours(spec: Spec, outputs: int) -> int:
@@ -333,15 +332,15 @@ def _of_bands(rows: Array, w: Window, bands: int, taps_first: bool) -> Array:
     array for each band and tap.
     """
     lead, rest = rows.shape[:3], rows.shape[4:]
-    cuts = (v.reshape(*lead, bands, w.out // bands, *rest) for v in _seen(rows, 3, w))
+    cuts = (v.reshape(*lead, bands, w.out // bands, *rest) for v in _views(rows, 3, w))
     views = [jnp.moveaxis(v, 3, 1) for v in cuts]
     stacked = lax.optimization_barrier(jnp.stack(views, 1 if taps_first else 2))
     return stacked.reshape(lead[0], bands * w.taps * lead[1], lead[2], w.out // bands, *rest)
 
 
-def _seen(rows: Array, axis: int, w: Window) -> list[Array]:
-    """What each tap sees of an axis."""
-    return [strided(rows, axis, [t * w.dilation], [w.out], [w.stride]) for t in range(w.taps)]
+def _views(rows: Array, axis: int, w: Window) -> list[Array]:
+    """What each tap reads of an axis."""
+    return [seen(rows, axis, w, t) for t in range(w.taps)]
 
 
 def _read_rows(spec: Spec, windows: tuple[Window, ...], xp: Array) -> Array:

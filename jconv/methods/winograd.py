@@ -15,7 +15,6 @@ F(2, 5) on both that is so for sums of up to 64 channels.
 Source: Lavin and Gray (2016), eq. 8.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from functools import reduce
@@ -124,7 +123,7 @@ def _blocked(
     blocks = split(x.shape[0], -(-rows // of) * of, row, budget, whole=whole)
     spans = _spans(spec, tiles)
     windows = tuple(
-        dataclasses.replace(w, high=s * n + w.reach - w.low - w.size)
+        w.grown_to(s * n + w.reach)
         for w, s, n in zip(spec.windows, spans, (blocks.padded_rows, *others), strict=True)
     )
     extent = spans[0] * blocks.rows + spec.windows[0].reach

@@ -40,7 +40,7 @@ def traced(value: object) -> bool:
 
 def real(name: str, value: object) -> float:
     """A Python number, not traced."""
-    made = number(name, value, "be a Python number, not traced")
+    made = number(name, value, "be a Python number, no bool nor traced")
     if not abs(made) < geometry.MOST:
         raise geometry.wrong(name, "be less than 2**31 in size", value)
     return made
@@ -79,20 +79,6 @@ def one_axis(axis: object, ndim: int) -> int:
     return made % ndim
 
 
-def some_axes(axes: object, ndim: int) -> list[int]:
-    """Distinct axes from 0 up."""
-    if axes is None:
-        return list(range(ndim))
-    entries = geometry.entries_of(axes)
-    made = [geometry.whole("axes", a) for a in ((axes,) if entries is None else entries)]
-    if any(not -ndim <= a < ndim for a in made):
-        raise geometry.wrong("axes", f"be axes of an array of {ndim}", axes)
-    made = [a % ndim for a in made]
-    if len(set(made)) != len(made):
-        raise geometry.wrong("axes", "be distinct", axes)
-    return made
-
-
 def low_end(origin: object, size: int, flip: bool = False) -> int:
     """How many entries a window reads below its position."""
     moved = geometry.whole("origin", origin)
@@ -105,15 +91,21 @@ def low_end(origin: object, size: int, flip: bool = False) -> int:
 def low_ends(
     origin: object, sizes: Sequence[int], axes: Sequence[int], flip: bool = False
 ) -> list[int]:
-    """`low_end` of every axis, of which `axes` alone are filtered.
-
-    As in SciPy, the order of `axes` tells which origin is whose only where some axis is left out.
-    """
-    given = each("origin", origin, len(axes))
-    origins: list[Any] = [0] * len(sizes)
-    for a, moved in zip(axes if len(axes) < len(sizes) else range(len(sizes)), given, strict=True):
-        origins[a] = moved
+    """`low_end` of every axis, of which `axes` alone are filtered."""
+    origins = spread_over("origin", origin, axes, len(sizes))
     return [low_end(o, size, flip) for o, size in zip(origins, sizes, strict=True)]
+
+
+def spread_over(name: str, value: object, axes: Sequence[int], ndim: int) -> list[Any]:
+    """What is given for `axes`, and 0 for the others.
+
+    As in SciPy, the order of `axes` tells which is whose only where some axis is left out.
+    """
+    made: list[Any] = [0] * ndim
+    order = axes if len(axes) < ndim else range(ndim)
+    for axis, entry in zip(order, each(name, value, len(axes)), strict=True):
+        made[axis] = entry
+    return made
 
 
 def constant(cval: ArrayLike, x_dtype) -> ArrayLike:

@@ -15,7 +15,6 @@ from jconv.ndimage.arguments import (
     one_mode,
     padding_mode,
     result_dtype,
-    some_axes,
     unfit,
 )
 from jconv.ndimage.sums import along, summed
@@ -137,7 +136,7 @@ def convolve1d(
 
 def _whole(input, weights, output, mode, cval, origin, axes, flip: bool) -> Array:
     x, weights, dtype, cval = _operands(input, weights, output, cval, conjugate=not flip)
-    taken = some_axes(axes, x.ndim)
+    taken = geometry.distinct_axes("axes", axes, x.ndim)
     if weights.ndim != len(taken) or 0 in weights.shape:
         raise unfit(
             "weights", f"have {len(taken)} axes, one for each that is filtered, none empty",

@@ -6,7 +6,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv.ndimage.arguments import Axes, Modes, Output, each, one_axis, padding_mode, some_axes
+from jconv import geometry
+from jconv.ndimage.arguments import Axes, Modes, Output, each, one_axis, padding_mode
 from jconv.ndimage.passes import Pass, operands, passed, total
 
 
@@ -35,7 +36,7 @@ def laplace(
     Array([ 1,  2, -3], dtype=int32)
     """
     x, dtype, cval = operands(input, output, cval)
-    taken = some_axes(axes, x.ndim)
+    taken = geometry.distinct_axes("axes", axes, x.ndim)
     modes = each("mode", mode, len(taken))
     weights = np.array([1, -2, 1])
     terms = [[Pass(a, weights, padding_mode(m))] for a, m in zip(taken, modes, strict=True)]

@@ -6,7 +6,7 @@ from functools import reduce
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from jconv import adjoint, geometry
@@ -19,15 +19,14 @@ from jconv.ndimage.arguments import (
     low_ends,
     one_mode,
     result_dtype,
-    some_axes,
     unfit,
 )
 from jconv.ndimage.passes import Run, windows_along
-from jconv.ndimage.sums import cast, outside, stored, working
+from jconv.ndimage.sums import cast, outside, stored, unfiltered, working
 from jconv.operands import array
 from jconv.padding import padded
 from jconv.placement import placed
-from jconv.pooling.extremes import extremes
+from jconv.pooling.extremes import best_of, extremes, opposite, picked
 from jconv.windows import place, view
 
 
@@ -92,15 +91,18 @@ def minimum_filter(
 def _filter(input, size, footprint, output, mode, cval, origin, axes, least: bool) -> Array:
     x = array(input, real=True, name="input", booleans=True)
     dtype, cval = result_dtype(output, x.dtype), constant(cval, x.dtype)
-    taken = some_axes(axes, x.ndim)
+    taken = geometry.distinct_axes("axes", axes, x.ndim)
     marks = _footprint(footprint)
     if marks is None and size is None:
         raise unfit("size", "be given, or `footprint`", size)
     if marks is not None and size is not None:
-        warnings.warn("`size` is ignored beside `footprint`.", UserWarning, stacklevel=3)
+        # Of the line that called the filter, past `placed`.
+        warnings.warn("`size` is ignored beside `footprint`.", UserWarning, stacklevel=4)
     if marks is not None and not marks.all():
         return _under(x, marks, taken, mode, cval, origin, dtype, least)
     runs = windows_along(size if marks is None else marks.shape, mode, origin, taken)
+    if not runs:
+        return unfiltered(x, dtype)
     for run in runs:
         x = _boxed(x, run, cval, stored(dtype), least)
     return cast(x, dtype)
@@ -119,8 +121,20 @@ def _footprint(footprint: object) -> np.ndarray | None:
 
 
 def _padded(x: Array, windows: Sequence[Window], mode: str, cval: ArrayLike, dtype) -> Array:
-    kind = working(x, dtype, mode, cval)
+    kind = x.dtype if _holds(x.dtype, mode, cval) else working(x, dtype, mode, cval)
     return padded(x.astype(kind)[..., None], windows, mode, outside(mode, cval, kind))
+
+
+def _holds(dtype, mode: str, cval: ArrayLike) -> bool:
+    """Whether these are integers, among which all that lies outside is one, too."""
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return False
+    if mode != "constant":
+        return True
+    if not isinstance(cval, int | float) or not float(cval).is_integer():
+        return False
+    limits = jnp.iinfo(dtype)
+    return limits.min <= cval <= limits.max
 
 
 def _boxed(x: Array, run: Run, cval: ArrayLike, dtype, least: bool) -> Array:
@@ -150,10 +164,7 @@ def _under(x, marks: np.ndarray, taken, mode, cval, origin, dtype, least: bool) 
     xp = _padded(x, windows, mode, cval, dtype)
     taps = tuple(map(tuple, np.argwhere(marks).tolist()))
     static = (tuple(w.padded() for w in windows), taps, least)
-    if jnp.issubdtype(xp.dtype, jnp.inexact):
-        y, _ = adjoint.selection(_choose, _gather, _scatter, static, xp)
-    else:
-        y, _ = _choose(static, xp)
+    y, _ = adjoint.selection(_choose, _gather, _scatter, static, xp)
     return cast(y[..., 0], dtype)
 
 
@@ -163,21 +174,14 @@ def _under(x, marks: np.ndarray, taken, mode, cval, origin, dtype, least: bool) 
 def _choose(static, xp: Array) -> tuple[Array, Array]:
     """The extreme under the footprint, and which of its taps was the first to reach it."""
     windows, taps, least = static
-    seen = [view(xp, windows, tap) for tap in taps]
-    best = reduce(lax.min if least else lax.max, seen)
-    winners = jnp.full(best.shape, len(taps) - 1, jnp.int32)
-    for number, entries in reversed(list(enumerate(seen))):
-        won = (entries == best) | (entries != entries)
-        winners = jnp.where(won, jnp.int32(number), winners)
-    return best, winners
+    seen = [view(opposite(xp) if least else xp, windows, tap) for tap in taps]
+    best, winners = best_of(seen)
+    return opposite(best) if least else best, winners
 
 
 def _gather(static, winners: Array, xp: Array) -> Array:
     windows, taps, _ = static
-    y = jnp.zeros(winners.shape, xp.dtype)
-    for number, tap in enumerate(taps):
-        y = jnp.where(winners == number, view(xp, windows, tap), y)
-    return y
+    return picked(winners, [view(xp, windows, tap) for tap in taps])
 
 
 def _scatter(static, winners: Array, y: Array) -> Array:

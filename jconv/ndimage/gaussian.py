@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jconv import geometry
-from jconv.ndimage.arguments import Axes, Modes, Output, each, padding_mode, real, some_axes
+from jconv.ndimage.arguments import Axes, Modes, Output, each, padding_mode, real, spread_over
 from jconv.ndimage.passes import Pass, operands, passed, total
 
 NEGLIGIBLE = 1e-15  # a sigma up to this leaves its axis alone
@@ -50,7 +50,7 @@ def gaussian_filter(
     Array([  0, 274, 451, 274,   0], dtype=int32)
     """
     x, dtype, cval = operands(input, output, cval)
-    taken = some_axes(axes, x.ndim)
+    taken = geometry.distinct_axes("axes", axes, x.ndim)
     return passed(x, _gaussians(sigma, order, mode, truncate, radius, taken), cval, dtype)
 
 
@@ -86,10 +86,8 @@ def gaussian_laplace(
     Array([   0,    0, -451,    0,    0], dtype=int32)
     """
     x, dtype, cval = operands(input, output, cval)
-    taken = some_axes(axes, x.ndim)
-    sigmas: list = [0] * x.ndim
-    for a, s in zip(taken, each("sigma", sigma, len(taken)), strict=True):
-        sigmas[a] = s
+    taken = geometry.distinct_axes("axes", axes, x.ndim)
+    sigmas = spread_over("sigma", sigma, taken, x.ndim)
     terms = [
         _gaussians(
             sigmas, [2 if a == b else 0 for b in range(x.ndim)], m, truncate, radius, range(x.ndim)

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jconv.geometry import Window
 from jconv.ndimage.arguments import constant, each, low_end, padding_mode, real, result_dtype
-from jconv.ndimage.sums import along, cast, stored
+from jconv.ndimage.sums import along, cast, stored, unfiltered
 from jconv.operands import array
 
 
@@ -56,6 +56,8 @@ def operands(input, output, cval):
 
 def passed(x: Array, passes: Sequence[Pass], cval: ArrayLike, dtype) -> Array:
     """One pass after the other; the result of each has the dtype of the last."""
+    if not passes:
+        return unfiltered(x, dtype)
     for p in passes:
         x = along(x, p.weights, p.axis, p.mode, cval, stored(dtype))
     return cast(x, dtype)
@@ -64,7 +66,7 @@ def passed(x: Array, passes: Sequence[Pass], cval: ArrayLike, dtype) -> Array:
 def total(x: Array, terms: Sequence[Sequence[Pass]], cval: ArrayLike, dtype) -> Array:
     """The sum of several filters; the input itself if there are none."""
     if not terms:
-        return cast(x, dtype)
+        return unfiltered(x, dtype)
     total, *rest = (passed(x, passes, cval, dtype) for passes in terms)
     for term in rest:
         total = total + term

@@ -7,7 +7,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jconv.conv import conv
-from jconv.operands import wide
+from jconv.operands import is_zero, wide
+from jconv.planner import local
 
 
 def working(x: Array, dtype, mode: str, cval: ArrayLike, *weights: Array):
@@ -41,8 +42,18 @@ def cast(y: Array, dtype) -> Array:
     if jnp.issubdtype(dtype, jnp.bool_):
         return cast(y, stored(dtype)) != 0
     if jnp.issubdtype(dtype, jnp.integer) and jnp.issubdtype(y.dtype, jnp.inexact):
-        y = _settled(y).astype(jnp.result_type(int))
+        y = _settled(y)
+        whole = y.astype(jnp.result_type(int))
+        if jnp.issubdtype(dtype, jnp.unsignedinteger):  # it holds more, but nothing below 0
+            most = jax.dtypes.canonicalize_dtype(jnp.uint64)
+            whole = jnp.where(y < 0, whole.astype(most), y.astype(most))
+        y = whole
     return y.astype(dtype)
+
+
+def unfiltered(x: Array, dtype) -> Array:
+    """The input where no axis is filtered, converted as NumPy does."""
+    return x != 0 if jnp.issubdtype(dtype, jnp.bool_) else cast(x, dtype)
 
 
 def _settled(y: Array) -> Array:
@@ -79,15 +90,15 @@ def summed(
     x, kernel = x.astype(kind), kernel.astype(kind)
     if x.ndim == 0 or x.size == 0:
         return cast(x * kernel if x.ndim == 0 else x, dtype)
+    method = local(kernel.size) if jnp.issubdtype(kind, jnp.floating) else "auto"
     padding = [(n, size - 1 - n) for n, size in zip(low, kernel.shape, strict=True)]
     y = conv(
         x[..., None], kernel[..., None, None], padding=padding, padding_mode=mode,
-        padding_value=outside(mode, cval, kind), flip=flip,
+        padding_value=outside(mode, cval, kind), flip=flip, method=method,
     )  # fmt: skip
     return cast(y[..., 0], dtype)
 
 
 def outside(mode: str, cval: ArrayLike, dtype) -> ArrayLike:
     """The value of a padding by `mode`: a Python 0 unless another constant is asked for."""
-    zero = isinstance(cval, int | float | complex) and cval == 0
-    return 0 if zero or mode != "constant" else jnp.asarray(cval).astype(dtype)
+    return 0 if is_zero(cval) or mode != "constant" else jnp.asarray(cval).astype(dtype)

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jconv.ndimage.arguments import Axes, Modes, Output, some_axes
+from jconv import geometry
+from jconv.ndimage.arguments import Axes, Modes, Output
 from jconv.ndimage.passes import Run, operands, windows_along
-from jconv.ndimage.sums import cast, outside, stored, working
+from jconv.ndimage.sums import cast, outside, stored, unfiltered, working
 from jconv.padding import padded
 from jconv.pool import sum_pool
 
@@ -40,7 +41,10 @@ def uniform_filter(
     Array([2., 3., 4.], dtype=float32)
     """
     x, dtype, cval = operands(input, output, cval)
-    for run in windows_along(size, mode, origin, some_axes(axes, x.ndim)):
+    runs = windows_along(size, mode, origin, geometry.distinct_axes("axes", axes, x.ndim))
+    if not runs:
+        return unfiltered(x, dtype)
+    for run in runs:
         x = _mean(x, run, cval, stored(dtype))
     return cast(x, dtype)
 

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv import adjoint
@@ -49,10 +48,10 @@ def by_images(f: Callable, static: Any, *arrays: Array, image: Image) -> Any:
 
 def selection(
     choose: Callable, gather: Callable, scatter: Callable, static: Any, x: Array, *,
-    image: Image, reverse: bool, alone: Callable | None = None,
+    image: Image, ruled: bool, primal: Callable | None = None,
 ):  # fmt: skip
     """`adjoint.selection` of `choose(static, x)`, `gather(static, x, *winners)` and
-    `scatter(static, y, *winners)` in turns, and of `alone(static, x)`.
+    `scatter(static, y, *winners)` in turns, and of `primal(static, x)`.
     """
 
     def gathered(static: Any, winners: tuple[Array, ...], x: Array) -> Array:
@@ -62,7 +61,7 @@ def selection(
         return by_images(scatter, static, y, *winners, image=image)
 
     chosen = partial(by_images, choose, image=image)
-    return adjoint.selection(chosen, gathered, scattered, static, x, reverse=reverse, alone=alone)
+    return adjoint.selection(chosen, gathered, scattered, static, x, ruled=ruled, primal=primal)
 
 
 def in_turns(f: Callable, static: Any, x: Array, *, image: Image, custom_vjp: bool) -> Array:
@@ -73,10 +72,8 @@ def in_turns(f: Callable, static: Any, x: Array, *, image: Image, custom_vjp: bo
     turns = _turns(f, static, x, image)
     if turns is None:
         return f(static, x)
-    plain = partial(at_once, _each)
-    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
-        return plain(turns, x)
-    return adjoint.pointwise(plain, partial(at_once, _backward), turns, x)
+    plain, backward = partial(at_once, _each), partial(at_once, _backward)
+    return adjoint.pointwise(plain, backward, turns, x, ruled=custom_vjp)
 
 
 def _turns(f: Callable, static: Any, x: Array, image: Image) -> Turns | None:

@@ -160,10 +160,7 @@ def _read_back(
 def greatest(axis: int, bins: Bins, x: Array, *places: Array) -> list[Array]:
     """The greatest entry of every bin, and its entry of `places`."""
     along, tables = bins.along(axis), bins.tables
-    if jnp.issubdtype(x.dtype, jnp.inexact):
-        y, won = adjoint.selection(_choose, _gather, _scatter, along, x, *tables)
-    else:
-        y, won = _choose(along, x, *tables)
+    y, won = adjoint.selection(_choose, _gather, _scatter, along, x, *tables)
     return [y, *(_gather(along, won, a, *tables) for a in places)]
 
 
@@ -174,9 +171,7 @@ def _choose(along: _Axis, x: Array, start: Array, stop: Array, last: Array) -> t
     return greatest, first_best(along.seen(again, start, stop))
 
 
-def _gather(
-    along: _Axis, won: Array, x: Array, start: Array, stop: Array, last: Array
-) -> Array:  # fmt: skip
+def _gather(along: _Axis, won: Array, x: Array, start: Array, stop: Array, last: Array) -> Array:
     return picked(won, along.seen(x, start, stop))
 
 
@@ -198,10 +193,7 @@ def _scatter(along: _Axis, won: Array, y: Array, *tables: Array) -> Array:
 def _side_by_side(x: Array, axis: int, bins: Bins, fill: int | None) -> Array:
     """The bins of an axis one after the other, with `fill`, if any, where one is short."""
     along = bins.along(axis)
-    if jnp.issubdtype(x.dtype, jnp.inexact):
-        x = adjoint.linear(_take, _untake, along, x, *bins.tables)
-    else:
-        x = _take(along, x, *bins.tables)
+    x = adjoint.linear(_take, _untake, along, x, *bins.tables)
     inside = (np.arange(bins.taps) < bins.counts[:, None]).ravel()
     if fill is None or inside.all():
         return x

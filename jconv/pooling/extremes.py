@@ -81,7 +81,7 @@ def extremes(
     x: Array, windows: Sequence[Window], least: bool = False, custom_vjp: bool = True
 ) -> Array:
     """The greatest (or `least`) entry of every window."""
-    y, _ = _selected(x, windows, least, custom_vjp, alone=True)
+    y, _ = _selected(x, windows, least, custom_vjp, values_only=True)
     return y
 
 
@@ -105,16 +105,14 @@ def _selected(
     windows: Sequence[Window],
     least: bool,
     custom_vjp: bool,
-    alone: bool = False,
+    values_only: bool = False,
 ) -> tuple[Array, Winners]:
-    """The best entry of every window, and the taps that won at every stage, unless `alone`."""
+    """The best entry of every window, and the taps that won at every stage if they are wanted."""
     choice, x = choice_of(x, windows, least)
     image = choice.image(x)
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return by_images(chosen, choice, x, image=image)
-    values = partial(by_images, _values, image=choice.image(x, copies=1)) if alone else None
+    values = partial(by_images, _values, image=choice.image(x, copies=1)) if values_only else None
     return selection(
-        chosen, gathered, scattered, choice, x, image=image, reverse=custom_vjp, alone=values
+        chosen, gathered, scattered, choice, x, image=image, ruled=custom_vjp, primal=values
     )
 
 
@@ -244,7 +242,7 @@ def _ranked(choice: Choice, x: Array) -> Array:
     several: 31x31 maxima of 128x128x16 and their gradient took 0.77 ms, and take 0.57.
     """
     if not choice.ranks(x.dtype):
-        return _opposite(x) if choice.least else x
+        return opposite(x) if choice.least else x
     bits = lax.bitcast_convert_type(x, np.dtype(f"int{jnp.finfo(x.dtype).bits}"))
     most = jnp.iinfo(bits.dtype).max
     size = bits & most
@@ -254,14 +252,14 @@ def _ranked(choice: Choice, x: Array) -> Array:
 def _unranked(choice: Choice, y: Array, dtype) -> Array:
     """What `_ranked` made this of; of ranks, zeros without a sign. Padding is what never wins."""
     if not choice.ranks(dtype):
-        return _opposite(y) if choice.least else y
+        return opposite(y) if choice.least else y
     worst = _ranked(choice, jnp.asarray(neutral(dtype, choice.least), dtype))
     y = lax.max(y, worst)
     size = lax.bitcast_convert_type(lax.abs(y), dtype)
     return jnp.where(y > 0 if choice.least else y < 0, -size, size)
 
 
-def _opposite(x: Array) -> Array:
+def opposite(x: Array) -> Array:
     """The same entries in the opposite order."""
     return -x if jnp.issubdtype(x.dtype, jnp.inexact) else ~x
 
@@ -280,7 +278,7 @@ def _best(stage: Stage, x: Array) -> tuple[Array, Array]:
 
 def _winners(stage: Stage, part: Part, seen: Sequence[Array]) -> Array:
     """The tap of the best entry; of nothing but padding, the first inside the input."""
-    best, chosen = _first_best(seen)
+    best, chosen = best_of(seen)
     if stage.first is not None:
         worst = best == jnp.asarray(neutral(best.dtype, least=False), best.dtype)
         chosen = jnp.where(worst, _first(stage.first, part, best.ndim), chosen)
@@ -301,10 +299,10 @@ def _reads_again(stage: Stage, seen: Sequence[Array]) -> bool:
 
 def first_best(seen: Sequence[Array]) -> Array:
     """The first tap that none is greater than, or that is NaN."""
-    return _tap(_first_best(seen)[1])
+    return _tap(best_of(seen)[1])
 
 
-def _first_best(seen: Sequence[Array]) -> tuple[Array, Array]:
+def best_of(seen: Sequence[Array]) -> tuple[Array, Array]:
     """The best entry and its tap: of neighbours, of pairs, and so on."""
     taps = [jnp.full(seen[0].shape, tap, jnp.int32) for tap in range(len(seen))]
     left = list(zip(seen, taps, strict=True))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jax import Array, lax
 
-from jconv.geometry import Window
+from jconv.geometry import Window, transposed_window
 
 # Taps of a window up to which it is reduced at once.
 MOST = 64
@@ -50,11 +50,7 @@ def summed(windows: Sequence[Window], x: Array) -> Array:
 
 def summed_adjoint(windows: Sequence[Window], y: Array) -> Array:
     """Adjoint of `summed` with stride 1: every entry takes the sum of the windows that see it."""
-    turned = [
-        Window(w.out, w.taps, low=w.reach - w.low, high=w.reach - w.high, dilation=w.dilation)
-        for w in windows
-    ]
-    return reduced(turned, lax.add, 0, y)
+    return reduced([transposed_window(w) for w in windows], lax.add, 0, y)
 
 
 def _around(lead: int, values: list, other: Any) -> list:

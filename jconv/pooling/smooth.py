@@ -8,6 +8,7 @@ numbers with exponents of their own, and those of the rule are windows too, over
 leaves apart.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from jax import Array, lax
 
 from jconv import adjoint
 from jconv.fusion import kept
-from jconv.geometry import Window
+from jconv.geometry import Window, transposed_window
 from jconv.pooling import scaled
 from jconv.pooling.batches import by_images, image_of
 from jconv.pooling.cells import (
@@ -67,7 +68,7 @@ def smoothed(kind: Smooth, x: Array, windows: Sequence[Window], custom_vjp: bool
         return [by_images(_backward, static, x, y_bar, y, *z, image=image)]
 
     static = kind, windows, custom_vjp
-    y, _ = adjoint.pointwise(plain, backward, static, x) if custom_vjp else plain(static, x)
+    y, _ = adjoint.pointwise(plain, backward, static, x, ruled=custom_vjp)
     return y
 
 
@@ -119,10 +120,10 @@ def _turned(windows: Windows, shares: Scaled) -> tuple[Scaled, Windows]:
             written(lax.pad(part, jnp.asarray(fill, part.dtype), apart), around)
             for part, fill in zip(shares, fills, strict=True)
         )
-    made = []
-    for w, size in zip(windows, shares[0].shape[lead:-1], strict=True):
-        low = w.reach - w.low
-        made.append(Window(size, w.taps, 1, low, w.size + w.reach - size - low, w.dilation))
+    made = [
+        dataclasses.replace(transposed_window(w), size=size, input_dilation=1)
+        for w, size in zip(windows, shares[0].shape[lead:-1], strict=True)
+    ]
     (s, turned), (c, _) = (cropped(part, made) for part in shares)
     return (s, c), turned
 

@@ -23,7 +23,7 @@ from jconv.pooling.batches import by_images, image_of
 from jconv.pooling.cells import blocked_sum, known, layout_of, shifted, spread, taps_of
 from jconv.pooling.folds import Entry, Fold, over
 from jconv.pooling.stages import held, tight
-from jconv.pooling.views import Windows, cropped, swept
+from jconv.pooling.views import Windows, cropped, laid, swept
 
 
 def summed(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Array:
@@ -31,10 +31,17 @@ def summed(x: Array, windows: Sequence[Window], custom_vjp: bool = True) -> Arra
     x, windows = cropped(x, [tight(w) for w in windows])
     image = image_of(x, len(windows), held(windows, x.shape[-1], light=True, copies=1))
     in_turns = partial(by_images, image=image)
-    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
-        return in_turns(_staged, windows, x)
-    plain, transposed = partial(in_turns, _sum), partial(in_turns, _adjoint)
-    return adjoint.linear(plain, transposed, windows, x)
+    plain = partial(in_turns, _sum if custom_vjp else _staged)
+    return adjoint.linear(plain, partial(in_turns, _adjoint), windows, x, ruled=custom_vjp)
+
+
+def divided(total: Array, counts: Sequence[np.ndarray]) -> Array:
+    """Sums by how many entries each is of, the product of a count an axis."""
+    for axis, count in enumerate(counts):
+        # One number where all are alike: then no entry looks up its own.
+        count = count[:1] if (count == count[0]).all() else count
+        total = total / jnp.asarray(laid(count, axis, len(counts), total.ndim), total.dtype)
+    return total
 
 
 def _sum(windows: Windows, x: Array) -> Array:
@@ -71,9 +78,7 @@ def _stage(windows: Windows, entry: Entry, custom_vjp: bool) -> Entry:
     def plain(windows: Windows, x: Array) -> Array:
         return swept(lambda part, seen: added(seen), windows, (x, 0))
 
-    if not (custom_vjp and jnp.issubdtype(x.dtype, jnp.inexact)):
-        return (plain(windows, x),)
-    return (adjoint.linear(plain, _stage_adjoint, windows, x),)
+    return (adjoint.linear(plain, _stage_adjoint, windows, x, ruled=custom_vjp),)
 
 
 def _stage_adjoint(windows: Windows, y: Array) -> Array:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jconv import geometry
 from jconv.operands import inexact
 from jconv.padding import crop
-from jconv.signal.parts import Kept, cut, kept, larger_first, one_of, operands, turned
+from jconv.signal.parts import MODES, Kept, cut, kept, larger_first, one_of, operands, turned
 
 METHODS = {"auto": "auto", "direct": "direct", "fft": "fourier"}
 
@@ -33,7 +33,8 @@ def convolve(in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "
       The part of `full`, of the common dtype.
 
     Raises:
-      ValueError: as SciPy, and for an array without entries. TypeError: no array of numbers.
+      ValueError: as SciPy, and for an array without entries, unless `in1` has none and `mode` is
+        `"same"`. TypeError: no array of numbers.
 
     >>> convolve(jnp.array([1, 2, 3]), jnp.array([0, 1, 5]), "same")
     Array([ 1,  7, 13], dtype=int32)
@@ -126,20 +127,21 @@ def _convolve(in1: Array, in2: Array, mode: str, method: str) -> Array:
     for name, a in (("in1", in1), ("in2", in2)):
         if a.size == 0:
             raise geometry.wrong(name, "have entries", f"shape {a.shape}")
+    axes, is_inexact = list(range(in1.ndim)), jnp.issubdtype(in1.dtype, jnp.inexact)
+    method = method if is_inexact or method != "fourier" else "auto"
     if in1.dtype == bool:
-        counts = _convolve(in1.astype(jnp.int32), in2.astype(jnp.int32), mode, method)
-        return counts != 0
-    if not jnp.issubdtype(in1.dtype, jnp.inexact) and method == "fourier":
-        method = "auto"
-    return _broadcast(in1, in2, mode, list(range(in1.ndim)), method)
+        return _broadcast(in1.astype(jnp.int32), in2.astype(jnp.int32), mode, axes, method) != 0
+    return _broadcast(in1, in2, mode, axes, method)
 
 
 def _along(in1: Array, in2: Array, mode: str, axes: object, method: str) -> Array:
+    one_of("mode", mode, MODES)
+    axes = _axes(axes, in1.ndim)
     if in1.ndim == 0:
         return in1 * in2
     if in1.size == 0 or in2.size == 0:
         return jnp.zeros((0,), inexact(in1).dtype)
-    taken = [a for a in _axes(axes, in1.ndim) if 1 not in (in1.shape[a], in2.shape[a])]
+    taken = [a for a in axes if 1 not in (in1.shape[a], in2.shape[a])]
     pairs = zip(in1.shape, in2.shape, strict=True)
     if any(1 not in (m, n) and m != n for a, (m, n) in enumerate(pairs) if a not in taken):
         raise geometry.wrong(
@@ -153,21 +155,13 @@ def _along(in1: Array, in2: Array, mode: str, axes: object, method: str) -> Arra
 
 
 def _axes(axes: object, ndim: int) -> list[int]:
-    """Distinct axes from 0 up; SciPy raises a ValueError for anything else."""
-    if axes is None:
-        return list(range(ndim))
-    entries = geometry.entries_of(axes)
+    """Axes from 0 up; SciPy raises a ValueError for anything else."""
     try:
-        made = [geometry.whole("axes", a) for a in ((axes,) if entries is None else entries)]
-    except TypeError as error:  # SciPy's type of error
+        made = geometry.distinct_axes("axes", axes, ndim)
+    except TypeError as error:
         raise ValueError(str(error)) from None
-    if not made:
+    if axes is not None and not made:
         raise geometry.wrong("axes", "not be empty", axes)
-    if any(not -ndim <= a < ndim for a in made):
-        raise geometry.wrong("axes", f"be axes of arrays of {ndim}", axes)
-    made = [a % ndim for a in made]
-    if len(set(made)) != len(made):
-        raise geometry.wrong("axes", "be distinct", axes)
     return made
 
 

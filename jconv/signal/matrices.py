@@ -1,13 +1,15 @@
 """Convolution and correlation of two matrices, with a choice of what lies outside."""
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jconv import geometry
-from jconv.operands import array
+from jconv.operands import array, is_zero
 from jconv.signal.parts import Kept, cut, is_complex, kept, larger_first, one_of, operands, turned
 
 BOUNDARIES = {
@@ -98,7 +100,7 @@ def _matrices(in1: ArrayLike, in2: ArrayLike) -> tuple[Array, Array]:
 
 
 def _fill(value: ArrayLike, dtype) -> ArrayLike:
-    if type(value) in (int, float) and value == 0:
+    if is_zero(value):
         return 0
     if isinstance(value, str):
         raise geometry.wrong("fillvalue", "be one number", repr(value))
@@ -107,6 +109,10 @@ def _fill(value: ArrayLike, dtype) -> ArrayLike:
         raise geometry.wrong("fillvalue", "be one number", f"shape {made.shape}")
     if is_complex(made) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise geometry.wrong("fillvalue", f"be real for arrays of {dtype}", value)
+    if jnp.issubdtype(dtype, jnp.integer) and not isinstance(made, Tracer):
+        limits, number = jnp.iinfo(dtype), made.item()
+        if not (math.isfinite(number) and limits.min <= int(number) <= limits.max):
+            raise geometry.wrong("fillvalue", f"be a number that {dtype} can hold", value)
     return made.reshape(()).astype(dtype)
 
 

@@ -4,8 +4,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jconv import geometry
+from jconv.operands import number
 from jconv.testing.draws import normal
 from jconv.testing.trees import is_inexact, template_of
 
@@ -13,7 +14,7 @@ from jconv.testing.trees import is_inexact, template_of
 def filled_in(rng, args):
     """`args`, its inexact leaves as arrays and its templates drawn."""
     if not isinstance(args, tuple):
-        raise TypeError(f"`args` must be a tuple; got {type(args).__name__}.")
+        raise geometry.mistyped("args", "be a tuple", args)
 
     def fill(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct):
@@ -26,19 +27,14 @@ def filled_in(rng, args):
 def check_options(*, rtol, atol, terms, draws=1, order=1):
     counts = {"draws": draws, "order": order} | ({} if terms is None else {"terms": terms})
     for name, value in counts.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"`{name}` must be an integer; got {value!r}.")
-        if value < 1:
-            raise ValueError(f"`{name}` must be positive; got {value}.")
+        geometry.whole(name, value, least=1)
     limits = {"atol": atol} | ({} if rtol is None else {"rtol": rtol})
     for name, value in limits.items():
-        if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
-            raise TypeError(f"`{name}` must be a number; got {value!r}.")
-        if not 0 <= value < math.inf:
-            raise ValueError(f"`{name}` must be finite and not negative; got {value}.")
+        if not 0 <= number(name, value) < math.inf:
+            raise geometry.wrong(name, "be finite and not negative", value)
 
 
 def check_callable(**functions):
     for name, function in functions.items():
         if not callable(function):
-            raise TypeError(f"`{name}` must be callable; got {function!r}.")
+            raise geometry.mistyped(name, "be callable", function)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jconv import geometry
 from jconv.operands import require_key
 from jconv.testing.closeness import is_half, spacing, widened
 
@@ -17,11 +18,9 @@ def generator_of(key):
     if isinstance(key, jax.Array):
         require_key(key)
         return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    if isinstance(key, bool) or not isinstance(key, (int, np.integer)):
-        raise TypeError(f"`key` must be an integer or a JAX key; got {key!r}.")
-    if key < 0:
-        raise ValueError(f"`key` must not be negative; got {key}.")
-    return np.random.default_rng(key)
+    return np.random.default_rng(
+        geometry.whole("key", key, least=0, must="be an integer or a JAX key")
+    )
 
 
 def normal(rng, template):

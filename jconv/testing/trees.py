@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jconv import geometry
+
 
 def assert_same_form(law, name, got, want, check_dtypes=True):
     """The same pytree structure, shapes and, if asked, dtypes."""
@@ -26,9 +28,9 @@ def template_of(name, tree):
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
         if not is_inexact(leaf):
-            raise TypeError(f"`{name}` must hold floating or complex arrays; got {leaf!r}.")
+            raise geometry.mistyped(name, "hold floating or complex arrays", leaf)
     if not sum(math.prod(np.shape(leaf)) for leaf in leaves):
-        raise ValueError(f"`{name}` must hold at least one entry; got {tree!r}.")
+        raise geometry.wrong(name, "hold at least one entry", tree)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), tree
     )
