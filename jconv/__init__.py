@@ -41,7 +41,7 @@ from jconv import testing as testing
 from jconv.adaptive import adaptive_avg_pool, adaptive_max_pool, fractional_max_pool
 from jconv.blur import blur_pool
 from jconv.conv import conv, conv_transpose, kernel_gradient
-from jconv.padding import pad
+from jconv.pad import pad
 from jconv.plan import plan
 from jconv.pool import (
     avg_pool,
@@ -53,8 +53,8 @@ from jconv.pool import (
     prod_pool,
     sum_pool,
 )
+from jconv.unfold import fold, unfold
 from jconv.unpool import max_unpool
-from jconv.windows import fold, unfold
 
 __all__ = [
     "adaptive_avg_pool",

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks, geometry
 from jconv.geometry import Ints, Window
 from jconv.operands import array, inexact, require_key, wide
 from jconv.placement import placed
@@ -78,7 +78,7 @@ def adaptive_max_pool(
     Array([5, 4], dtype=int32)
     """
     x = array(x, real=True)
-    wanted = geometry.flag("return_indices", return_indices)
+    wanted = checks.flag("return_indices", return_indices)
     bins = _checked(x, output_size)
     places = [positions(x.shape[-len(bins) - 1 : -1], x.ndim)] if wanted else []
 
@@ -126,15 +126,15 @@ def fractional_max_pool(
     """
     require_key(key)
     x = array(x, real=True)
-    taps = geometry.window_taps("window", window, x.ndim)
+    taps = checks.window_taps("window", window, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
-    out = geometry.per_axis("output_size", output_size, len(taps), least=1)
-    wanted = geometry.flag("return_indices", return_indices)
+    out = checks.per_axis("output_size", output_size, len(taps), least=1)
+    wanted = checks.flag("return_indices", return_indices)
     for axis, (n, k, o) in enumerate(zip(size, taps, out, strict=True)):
         if k > n:
-            raise geometry.wrong("window", f"be at most size {n} on spatial axis {axis}", k)
+            raise checks.wrong("window", f"be at most size {n} on spatial axis {axis}", k)
         if o + k - 1 > n:
-            raise geometry.wrong(
+            raise checks.wrong(
                 "output_size",
                 f"be at most size - window + 1 = {n - k + 1} on spatial axis {axis}",
                 o,
@@ -171,9 +171,9 @@ def _starts(size: int, window: int, out: int, step: float, shift: Array) -> Arra
 
 def _checked(x: Array, output_size: Ints) -> list[Bins]:
     """The bins of every spatial axis."""
-    out = geometry.window_taps("output_size", output_size, x.ndim)
+    out = checks.window_taps("output_size", output_size, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(out))
     for axis, n in enumerate(size):
         if n < 1:
-            raise geometry.wrong("x", f"have entries on spatial axis {axis}", f"shape {x.shape}")
+            raise checks.wrong("x", f"have entries on spatial axis {axis}", f"shape {x.shape}")
     return [equal(n, o) for n, o in zip(size, out, strict=True)]

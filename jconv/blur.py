@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.conv import conv
 from jconv.geometry import Ints, Padding
 from jconv.operands import array, inexact, wide
@@ -63,10 +63,10 @@ def blur_pool(
     x = inexact(array(x, real=True))
     call = called(x, window, 1, padding, 1, False, custom_vjp)
     rank = call.pooling.rank
-    taps = geometry.whole("taps", taps, least=1)
-    strides = geometry.per_axis("stride", stride, rank, least=1)
+    taps = checks.whole("taps", taps, least=1)
+    strides = checks.per_axis("stride", stride, rank, least=1)
     if not x.shape[-1]:
-        raise geometry.wrong("x", "have one or more channels", f"shape {x.shape}")
+        raise checks.wrong("x", "have one or more channels", f"shape {x.shape}")
     choice, x = choice_of(call.x, call.windows)
     # The maximum, what padding makes of it, and what each axis leaves.
     image = choice.image(x, more=4)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import geometry
+from jconv import checks, geometry
 from jconv.geometry import Ints, Padding, Spec, Window
 from jconv.methods import METHODS
 from jconv.operands import array, factor_dtype, is_zero, numbers, preferred_dtype, scalar
@@ -54,7 +54,7 @@ class Call(NamedTuple):
     def require_y(self, name: str, shape: tuple[int, ...], channels: int) -> None:
         expected = (*self.batch, *self.spec.out, channels)
         if shape != expected:
-            raise geometry.wrong(name, f"have shape {expected}", f"shape {shape}")
+            raise checks.wrong(name, f"have shape {expected}", f"shape {shape}")
 
 
 def check(
@@ -86,7 +86,7 @@ def check(
     geometry.require_entries(sized, size, x_shape)
     count = geometry.channel_groups(groups, channels, kernel_shape[-1])
     if kernel_shape[-2] * count != channels:
-        raise geometry.wrong(
+        raise checks.wrong(
             shaped, "have in // groups input channels",
             f"kernel shape {tuple(kernel_shape)}, groups={count}, x with {channels} channels",
         )  # fmt: skip
@@ -104,12 +104,12 @@ def check(
     spec = Spec(
         made,
         count,
-        geometry.flag("flip", flip),
+        checks.flag("flip", flip),
         checked_precision(precision),
         None
         if preferred_element_type is None
-        else preferred_dtype(dtype, preferred_element_type, geometry.wrong),
-        transposable=not geometry.flag("custom_vjp", custom_vjp),
+        else preferred_dtype(dtype, preferred_element_type, checks.wrong),
+        transposable=not checks.flag("custom_vjp", custom_vjp),
     )
     spec = spec.padded() if outside else spec
     return Call(
@@ -131,9 +131,9 @@ def check_map(
     """
     kernel = array(kernel, name="kernel")
     rank = geometry.kernel_rank(kernel.shape)
-    size = geometry.per_axis("size", size, rank, least=1)
+    size = checks.per_axis("size", size, rank, least=1)
     scalar("padding_value", padding_value, kernel.dtype)
-    channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
+    channels = kernel.shape[-2] * checks.whole("groups", groups, least=1)
     shape = (*size, channels)
     call = check(shape, kernel.shape, kernel.dtype, sized="size", groups=groups, **options)
     return kernel.astype(call.spec.result_dtype(kernel.dtype)), call
@@ -144,12 +144,12 @@ def check_paired(
 ) -> tuple[Array, Array, Call]:
     """The arrays and the checked call of what takes `kernel_gradient`'s arguments."""
     x, y_bar = numbers(x=x, y_bar=y_bar)
-    taps = geometry.window_taps("taps", taps, x.ndim)
+    taps = checks.window_taps("taps", taps, x.ndim)
     _, inputs = geometry.split_shape("x", x.shape, len(taps))
     _, outputs = geometry.split_shape("y_bar", y_bar.shape, len(taps))
     for name, a in (("x", x), ("y_bar", y_bar)):
         if a.shape[-1] < 1:
-            raise geometry.wrong(name, "have one or more channels", f"shape {a.shape}")
+            raise checks.wrong(name, "have one or more channels", f"shape {a.shape}")
     count = geometry.channel_groups(groups, inputs, outputs)
     kernel_shape = (*taps, inputs // count, outputs)
     call = check(x.shape, kernel_shape, x.dtype, groups=count, **options)
@@ -158,11 +158,11 @@ def check_paired(
 
 
 def _method(method: object, spec: Spec, dtype) -> str:
-    method = geometry.choice("method", method, ("auto", *METHODS))
+    method = checks.choice("method", method, ("auto", *METHODS))
     served, only = _serving(spec, dtype).get(method, (True, ""))
     if not served:
         must = f"serve this convolution, and {method!r} serves only {only}"
-        raise geometry.wrong("method", must, repr(method))
+        raise checks.wrong("method", must, repr(method))
     return method
 
 
@@ -187,19 +187,19 @@ def checked_precision(precision: Any) -> Any:
         return precision
     if isinstance(precision, str) and precision in lax.DotAlgorithmPreset.__members__:
         return lax.DotAlgorithmPreset[precision]
-    sides = geometry.entries_of(precision)
+    sides = checks.entries_of(precision)
     if sides is None:
         return _side_precision(precision)
     if len(sides) != 2:
-        raise geometry.wrong("precision", "be one, or a pair", precision)
+        raise checks.wrong("precision", "be one, or a pair", precision)
     return tuple(map(_side_precision, sides))
 
 
 def _side_precision(precision: object) -> lax.Precision:
     must = "be None, a jax.lax.Precision or its name, or a jax.lax.DotAlgorithm"
     if not isinstance(precision, str | lax.Precision):
-        raise geometry.mistyped("precision", must, precision)
+        raise checks.mistyped("precision", must, precision)
     try:
         return lax.Precision(precision)
     except ValueError:
-        raise geometry.wrong("precision", must, repr(precision)) from None
+        raise checks.wrong("precision", must, repr(precision)) from None

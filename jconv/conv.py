@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import adjoint, geometry
+from jconv import adjoint, checks, geometry
 from jconv.call import Call, check, check_paired
 from jconv.faces import evaluate
 from jconv.geometry import Ints, Padding
@@ -144,9 +144,9 @@ def conv_transpose(
             out, kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation,
             input_dilation=input_dilation,
         )  # fmt: skip
-    size = geometry.per_axis("size", size, rank, least=1)
+    size = checks.per_axis("size", size, rank, least=1)
     batch = y.shape[: y.ndim - rank - 1]
-    channels = kernel.shape[-2] * geometry.whole("groups", groups, least=1)
+    channels = kernel.shape[-2] * checks.whole("groups", groups, least=1)
     scalar("padding_value", padding_value, y.dtype)
     call = check(
         (*batch, *size, channels), kernel.shape, y.dtype, sized="size",

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import adjoint, each, geometry
+from jconv import adjoint, checks, each
 from jconv.blocks import at_once, sum_blocks
 from jconv.call import Call, check_paired
 from jconv.channels import accumulator, by_group, groups_first, matmul
@@ -140,7 +140,7 @@ def per_example_kernel_norms(
     >>> per_example_kernel_norms(x, y_bar, (2,))
     Array([ 5., 10.], dtype=float32)
     """
-    geometry.choice("method", method, ("auto", *METHODS, "gram"))
+    checks.choice("method", method, ("auto", *METHODS, "gram"))
     x, y_bar = map(inexact, numbers(x=x, y_bar=y_bar))
     x, y_bar, call = check_paired(
         x, y_bar, taps, stride=stride, padding=padding, padding_mode=padding_mode,
@@ -230,7 +230,7 @@ def kronecker_factors(
     >>> kronecker_factors(x, y_bar, (2,), approximation="reduce").output
     Array([[9.]], dtype=float32)
     """
-    geometry.choice("approximation", approximation, tuple(_FACTORS))
+    checks.choice("approximation", approximation, tuple(_FACTORS))
     x, y_bar = array(x, real=True), array(y_bar, real=True, name="y_bar")
     x, y_bar = map(inexact, numbers(x=x, y_bar=y_bar))
     x, y_bar, call = check_paired(
@@ -240,7 +240,7 @@ def kronecker_factors(
         preferred_element_type=preferred_element_type, custom_vjp=custom_vjp,
     )  # fmt: skip
     if not math.prod(call.batch):
-        raise geometry.wrong("x", "hold one or more examples", f"shape {x.shape}")
+        raise checks.wrong("x", "hold one or more examples", f"shape {x.shape}")
     factors = at_once(_FACTORS[approximation], call.spec, *_examples(call, x, y_bar))
     return factors if call.spec.groups > 1 else KroneckerFactors(*(f[0] for f in factors))
 

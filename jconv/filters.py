@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks, geometry
 from jconv.conv import conv
 from jconv.geometry import Ints
 from jconv.operands import array, inexact, positive
@@ -122,9 +122,9 @@ def sobel(axis: int, n: int = 2) -> Array:
            [-2.,  0.,  2.],
            [-1.,  0.,  1.]], dtype=float32)
     """
-    n, axis = _rank(n), geometry.whole("axis", axis)
+    n, axis = _rank(n), checks.whole("axis", axis)
     if not -n <= axis < n:
-        raise geometry.wrong("axis", f"be one of the {n} spatial axes", axis)
+        raise checks.wrong("axis", f"be one of the {n} spatial axes", axis)
     return _taps(_product({axis % n: _FIRST}, n, others=_SMOOTH))
 
 
@@ -154,7 +154,7 @@ def laplace(n: int = 2, weights: str = "isotropic") -> Array:
            [  1.,   4.,   1.]], dtype=float32)
     """
     n = _rank(n)
-    geometry.choice("weights", weights, ("isotropic", "axis"))
+    checks.choice("weights", weights, ("isotropic", "axis"))
     along = sum(_product({i: _SECOND}, n) for i in range(n))
     if weights == "axis":
         return _taps(along)
@@ -208,7 +208,7 @@ def channel_mean(channels: int, n: int = 2) -> Array:
     >>> conv(jnp.array([[[3.0, 6.0, 9.0]]]), channel_mean(3))
     Array([[[6.]]], dtype=float32)
     """
-    channels = geometry.whole("channels", channels, least=1)
+    channels = checks.whole("channels", channels, least=1)
     return _taps(np.full((*[1] * _rank(n), channels, 1), 1 / channels))
 
 
@@ -235,12 +235,10 @@ def apply(image: ArrayLike, taps: ArrayLike, *, mode: str = "reflect") -> Array:
     image = inexact(array(image, name="image"))
     taps = array(taps, real=True, name="taps").astype(image.dtype)
     if not taps.size or not taps.ndim:
-        raise geometry.wrong("taps", "have one or more axes, none empty", f"shape {taps.shape}")
+        raise checks.wrong("taps", "have one or more axes, none empty", f"shape {taps.shape}")
     size, channels = geometry.split_shape("image", image.shape, taps.ndim)
     if not math.prod(size) * channels:
-        raise geometry.wrong(
-            "image", "have no empty spatial or channel axis", f"shape {image.shape}"
-        )
+        raise checks.wrong("image", "have no empty spatial or channel axis", f"shape {image.shape}")
     kernel = jnp.broadcast_to(taps[..., None, None], (*taps.shape, 1, channels))
     mode = geometry.padding_mode(mode, "mode")
     method = local(taps.size)
@@ -287,20 +285,20 @@ def _centred(size: int) -> np.ndarray:
 
 
 def _rank(n: int) -> int:
-    n = geometry.whole("n", n, least=1)
+    n = checks.whole("n", n, least=1)
     if n > _MOST_AXES:
-        raise geometry.wrong("n", f"be at most {_MOST_AXES}", n)
+        raise checks.wrong("n", f"be at most {_MOST_AXES}", n)
     return n
 
 
 def _sizes(taps: Ints, rank: int = _IMAGE_AXES) -> tuple[int, ...]:
     """One size per axis; a number stands for `rank` axes."""
-    entries = geometry.entries_of(taps)
+    entries = checks.entries_of(taps)
     if entries is not None and not entries:
-        raise geometry.wrong("taps", "hold one int for each of one or more spatial axes", taps)
-    sizes = geometry.per_axis("taps", taps, rank if entries is None else len(entries), least=1)
+        raise checks.wrong("taps", "hold one int for each of one or more spatial axes", taps)
+    sizes = checks.per_axis("taps", taps, rank if entries is None else len(entries), least=1)
     if math.prod(sizes) > _MOST_TAPS:
-        raise geometry.wrong("taps", f"be {_MOST_TAPS} or fewer in all", taps)
+        raise checks.wrong("taps", f"be {_MOST_TAPS} or fewer in all", taps)
     return sizes
 
 
@@ -308,9 +306,9 @@ def _gaussian_axes(
     sigma: float | Sequence[float], taps: Ints | None
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """The standard deviation and the size of every axis."""
-    entries = geometry.entries_of(sigma)
+    entries = checks.entries_of(sigma)
     if entries is not None and not entries:
-        raise geometry.wrong("sigma", "hold one number for each spatial axis", sigma)
+        raise checks.wrong("sigma", "hold one number for each spatial axis", sigma)
     must = "be a number, or one per spatial axis"
     each = (sigma,) if entries is None else entries
     sigmas = tuple(positive("sigma", s, must) for s in each)
@@ -322,7 +320,7 @@ def _gaussian_axes(
     else:
         sizes = _sizes(taps, len(sigmas))
     if len(sizes) != len(sigmas):
-        raise geometry.wrong("taps", f"hold one int for each of {len(sigmas)} axes", taps)
+        raise checks.wrong("taps", f"hold one int for each of {len(sigmas)} axes", taps)
     if math.prod(sizes) > _MOST_TAPS:
-        raise geometry.wrong("sigma", f"be small enough for {_MOST_TAPS} taps in all", sigma)
+        raise checks.wrong("sigma", f"be small enough for {_MOST_TAPS} taps in all", sigma)
     return sigmas, sizes

@@ -12,7 +12,7 @@ from typing import Any
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry, pool
+from jconv import checks, geometry, pool
 from jconv.operands import array
 from jconv.pool_options import resolved
 
@@ -98,11 +98,11 @@ def _pooled(
     pooling: Callable, x: ArrayLike, window_shape: Any, strides: Any, padding: Any, **options: Any
 ) -> Array:
     for name, value in (("window_shape", window_shape), ("strides", strides)):
-        if geometry.entries_of(value) is None and not (name == "strides" and value is None):
-            raise geometry.mistyped(name, "hold one int per spatial axis", value)
+        if checks.entries_of(value) is None and not (name == "strides" and value is None):
+            raise checks.mistyped(name, "hold one int per spatial axis", value)
     x = array(x, name="inputs", real=pooling is not pool.avg_pool)
-    taps = geometry.window_taps("window_shape", window_shape, x.ndim)
+    taps = checks.window_taps("window_shape", window_shape, x.ndim)
     size, _ = geometry.split_shape("inputs", x.shape, len(taps))
-    stride = 1 if strides is None else geometry.per_axis("strides", strides, len(taps), least=1)
+    stride = 1 if strides is None else checks.per_axis("strides", strides, len(taps), least=1)
     resolved("inputs", size, taps, stride=stride, padding=padding, dilation=1, ceil_mode=False)
     return pooling(x, taps, stride=stride, padding=padding, **options)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.call import checked_precision
 from jconv.layouts import (
     WORDS,
@@ -37,7 +37,7 @@ from jconv.layouts import (
     require_sharding,
     transposed_padding,
 )
-from jconv.windows import unfold
+from jconv.unfold import unfold
 
 __all__ = [
     "conv",
@@ -100,7 +100,7 @@ def conv_general_dilated(
     taps = [rhs.shape[axis] for axis in layout.rhs_spec[2:]]
     call = check(layout, lhs.shape, taps, window_strides, padding, lhs_dilation, rhs_dilation)
     if lhs.dtype != rhs.dtype:
-        raise geometry.mistyped("rhs", f"have the dtype of `lhs`, {lhs.dtype}", rhs.dtype)
+        raise checks.mistyped("rhs", f"have the dtype of `lhs`, {lhs.dtype}", rhs.dtype)
     batches, groups = groups_of(
         layout, lhs.shape, rhs.shape, batch_group_count, feature_group_count
     )
@@ -202,18 +202,18 @@ def conv_transpose(
     lhs, rhs = operand("lhs", lhs), operand("rhs", rhs)
     if dimension_numbers is None:
         if not 2 <= lhs.ndim < len(DEFAULTS) + 2:
-            raise geometry.wrong(
+            raise checks.wrong(
                 "dimension_numbers", "be given for other than 0 to 3 spatial axes", "None"
             )
         dimension_numbers = DEFAULTS[lhs.ndim - 2].split()
     layout = layout_of(lhs.ndim, rhs.shape, dimension_numbers)
     strides = per_axis("strides", strides, lhs.ndim - 2)
     is_word = isinstance(padding, str) and padding in WORDS[:2]
-    if geometry.flag("use_consistent_padding", use_consistent_padding) or is_word:
+    if checks.flag("use_consistent_padding", use_consistent_padding) or is_word:
         taps = [rhs.shape[axis] for axis in layout.rhs_spec[2:]]
         spacings = dilations("rhs_dilation", rhs_dilation, lhs.ndim - 2)
         padding = transposed_padding(padding, taps, strides, spacings)
-    if geometry.flag("transpose_kernel", transpose_kernel):
+    if checks.flag("transpose_kernel", transpose_kernel):
         outputs, inputs, *spatial = layout.rhs_spec
         rhs = jax.lax.rev(rhs, spatial).swapaxes(outputs, inputs)
     return conv_general_dilated(
@@ -253,11 +253,11 @@ def conv_general_dilated_patches(
             [2., 3.]]], dtype=float32)
     """
     lhs = operand("lhs", lhs)
-    taps = per_axis("filter_shape", filter_shape, len(geometry.entries_of(filter_shape) or ()))
+    taps = per_axis("filter_shape", filter_shape, len(checks.entries_of(filter_shape) or ()))
     layout = layout_of(lhs.ndim, (1, 1, *taps), dimension_numbers, name="filter_shape")
     call = check(layout, lhs.shape, taps, window_strides, padding, lhs_dilation, rhs_dilation)
-    if geometry.entries_of(precision) is not None:
-        raise geometry.wrong("precision", "be None or one precision", precision)
+    if checks.entries_of(precision) is not None:
+        raise checks.wrong("precision", "be None or one precision", precision)
     operands, result = dtypes_of(lhs, preferred_element_type)
     checked_precision(precision)
     x = call.input(lhs).astype(operands)

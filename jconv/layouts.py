@@ -14,7 +14,7 @@ from jax.lax import ConvDimensionNumbers, conv_dimension_numbers
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import geometry
+from jconv import checks, geometry
 from jconv.conv import conv
 from jconv.geometry import Window
 from jconv.operands import array, factor_dtype, preferred_dtype
@@ -79,7 +79,7 @@ def check(
     """The call that shapes and options make."""
     size = [lhs_shape[axis] for axis in layout.lhs_spec[2:]]
     if 0 in taps:
-        raise geometry.wrong("rhs", "have one or more taps", f"taps {tuple(taps)}")
+        raise checks.wrong("rhs", "have one or more taps", f"taps {tuple(taps)}")
     rank = len(taps)
     spacings = dilations("lhs_dilation", lhs_dilation, rank)
     made = geometry.windows(
@@ -90,7 +90,7 @@ def check(
         input_dilation=spacings,
     )  # fmt: skip
     if any(w.extent < 0 for w in made):
-        raise geometry.wrong("padding", "crop no more than there is", padding)
+        raise checks.wrong("padding", "crop no more than there is", padding)
     return LaxCall(layout, made)
 
 
@@ -99,9 +99,9 @@ def layout_of(
 ) -> ConvDimensionNumbers:
     """Which axis is which, of arrays of `ndim` axes."""
     if ndim < 2:
-        raise geometry.wrong("lhs", "have a batch axis and a channel axis", f"{ndim} axes")
+        raise checks.wrong("lhs", "have a batch axis and a channel axis", f"{ndim} axes")
     if len(rhs_shape) != ndim:
-        raise geometry.mistyped(name, f"have {ndim - 2} spatial axes, as `lhs`", rhs_shape)
+        raise checks.mistyped(name, f"have {ndim - 2} spatial axes, as `lhs`", rhs_shape)
     must = (
         f"be None, three strings that name each of {ndim} axes once, such as "
         '("NHWC", "HWIO", "NHWC"), or a ConvDimensionNumbers'
@@ -110,9 +110,9 @@ def layout_of(
         layout = conv_dimension_numbers((1,) * ndim, rhs_shape, dimension_numbers)
         whole = all(sorted(spec) == list(range(ndim)) for spec in layout)
     except TypeError:
-        raise geometry.mistyped("dimension_numbers", must, dimension_numbers) from None
+        raise checks.mistyped("dimension_numbers", must, dimension_numbers) from None
     if not whole:
-        raise geometry.wrong("dimension_numbers", must, dimension_numbers)
+        raise checks.wrong("dimension_numbers", must, dimension_numbers)
     return layout
 
 
@@ -120,34 +120,34 @@ def layout_of(
 
 
 def per_axis(name: str, value: object, rank: int, least: int | None = 1) -> tuple[int, ...]:
-    if geometry.entries_of(value) is None:
-        raise geometry.mistyped(name, f"hold one int for each of the {rank} spatial axes", value)
-    return geometry.per_axis(name, value, rank, least=least)
+    if checks.entries_of(value) is None:
+        raise checks.mistyped(name, f"hold one int for each of the {rank} spatial axes", value)
+    return checks.per_axis(name, value, rank, least=least)
 
 
 def dilations(name: str, value: object, rank: int) -> tuple[int, ...]:
     made = (1,) * rank if value is None else per_axis(name, value, rank, least=None)
     if any(dilation < 1 for dilation in made):
-        raise geometry.mistyped(name, "hold ints of at least 1", value)
+        raise checks.mistyped(name, "hold ints of at least 1", value)
     return made
 
 
 def _padding(padding: object, rank: int, spacings: Sequence[int]) -> Any:
     must = f"be one of {WORDS} or hold one (low, high) pair for each of the {rank} spatial axes"
     if not isinstance(padding, str):
-        entries = geometry.entries_of(padding)
-        if entries is None or any(geometry.entries_of(entry) is None for entry in entries):
-            raise geometry.wrong("padding", must, padding)
+        entries = checks.entries_of(padding)
+        if entries is None or any(checks.entries_of(entry) is None for entry in entries):
+            raise checks.wrong("padding", must, padding)
         if len(entries) != rank:
-            raise geometry.mistyped("padding", must, padding)
+            raise checks.mistyped("padding", must, padding)
         try:
             return geometry.pairs("padding", entries, rank)
         except TypeError:
-            raise geometry.wrong("padding", must, padding) from None
+            raise checks.wrong("padding", must, padding) from None
     if padding.upper() not in WORDS:
-        raise geometry.wrong("padding", must, repr(padding))
+        raise checks.wrong("padding", must, repr(padding))
     if any(spacing != 1 for spacing in spacings):
-        raise geometry.wrong("padding", "hold pairs where `lhs_dilation` is not 1", repr(padding))
+        raise checks.wrong("padding", "hold pairs where `lhs_dilation` is not 1", repr(padding))
     return padding
 
 
@@ -160,7 +160,7 @@ def transposed_padding(
         amounts = _padding(padding, len(taps), (1,) * len(taps))
         return [(r - low, r - high) for r, (low, high) in zip(reach, amounts, strict=True)]
     if padding not in WORDS[:2]:
-        raise geometry.wrong("padding", f"be one of {WORDS[:2]} or hold pairs", repr(padding))
+        raise checks.wrong("padding", f"be one of {WORDS[:2]} or hold pairs", repr(padding))
     if padding == "VALID":
         return [(r, max(r, s - 1)) for r, s in zip(reach, strides, strict=True)]
     # In all `reach + stride - 1`, of which the low end gets the greater half, at most the reach.
@@ -176,10 +176,10 @@ def groups_of(
     groups: object,
 ) -> tuple[int, int]:
     """`batch_group_count` and `feature_group_count`."""
-    batches = geometry.whole("batch_group_count", batches, least=1)
-    groups = geometry.whole("feature_group_count", groups, least=1)
+    batches = checks.whole("batch_group_count", batches, least=1)
+    groups = checks.whole("feature_group_count", groups, least=1)
     if batches > 1 and groups > 1:
-        raise geometry.wrong("batch_group_count", "be 1 where `feature_group_count` is not",
+        raise checks.wrong("batch_group_count", "be 1 where `feature_group_count` is not",
                              f"{batches} and {groups}")  # fmt: skip
     batch, channels = (lhs_shape[axis] for axis in layout.lhs_spec[:2])
     outputs, inputs = (rhs_shape[axis] for axis in layout.rhs_spec[:2])
@@ -190,9 +190,9 @@ def groups_of(
         ("feature_group_count", groups, "output channels", outputs),
     ):
         if number % count:
-            raise geometry.wrong(name, f"divide the {divided}", f"{count} for {number}")
+            raise checks.wrong(name, f"divide the {divided}", f"{count} for {number}")
     if inputs * groups != channels:
-        raise geometry.wrong(
+        raise checks.wrong(
             "rhs", "have as many input channels as `lhs`, over `feature_group_count`",
             f"{inputs} for {channels} // {groups}",
         )  # fmt: skip
@@ -223,7 +223,7 @@ def dtypes_of(operand: Array, preferred: DTypeLike | None) -> tuple[Any, Any]:
     """Of what is summed, and of the result. Bools sum to whether any is true."""
     if preferred is None:
         return (jnp.int32 if _is_bool(operand) else operand.dtype), operand.dtype
-    result = preferred_dtype(operand.dtype, preferred, geometry.mistyped)
+    result = preferred_dtype(operand.dtype, preferred, checks.mistyped)
     return factor_dtype(operand.dtype, result), result
 
 
@@ -232,8 +232,8 @@ def require_sharding(sharding: Any, call: LaxCall, shape: Sequence[int], dtype: 
         return
     must = "be a NamedSharding, or a PartitionSpec over Explicit axes of the current mesh"
     if not isinstance(sharding, NamedSharding | PartitionSpec):
-        raise geometry.mistyped("out_sharding", must, sharding)
+        raise checks.mistyped("out_sharding", must, sharding)
     try:
         jax.eval_shape(lambda: jax.sharding.reshard(call.result(jnp.zeros(shape, dtype)), sharding))
     except ValueError as error:
-        raise geometry.wrong("out_sharding", must, sharding) from error
+        raise checks.wrong("out_sharding", must, sharding) from error

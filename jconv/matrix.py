@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import geometry
+from jconv import checks, geometry
 from jconv.call import check_map
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array
@@ -53,7 +53,7 @@ def toeplitz(column: ArrayLike, row: ArrayLike | None = None) -> Array:
     row = jnp.conj(column) if row is None else array(row, name="row")
     for name, vector in (("column", column), ("row", row)):
         if vector.ndim != 1:
-            raise geometry.wrong(name, "be a vector", f"shape {vector.shape}")
+            raise checks.wrong(name, "be a vector", f"shape {vector.shape}")
     diagonals = jnp.concatenate([row[:0:-1], column])
     m, n = len(column), len(row)
     return diagonals[np.arange(m)[:, None] - np.arange(n) + max(n - 1, 0)]
@@ -94,13 +94,13 @@ def _pattern(w: Window) -> np.ndarray:
 
 def _matched(name: str, taps: Ints, size: Ints) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The argument `name` and `size`, an int for each axis: as many as one of the two holds."""
-    given = [entries for entries in map(geometry.entries_of, (taps, size)) if entries is not None]
+    given = [entries for entries in map(checks.entries_of, (taps, size)) if entries is not None]
     rank = len(given[0]) if given else 1
     if not rank:
-        raise geometry.wrong(name, "hold one int for each of one or more spatial axes", taps)
+        raise checks.wrong(name, "hold one int for each of one or more spatial axes", taps)
     return (
-        geometry.per_axis(name, taps, rank, least=1),
-        geometry.per_axis("size", size, rank, least=1),
+        checks.per_axis(name, taps, rank, least=1),
+        checks.per_axis("size", size, rank, least=1),
     )
 
 
@@ -157,9 +157,9 @@ def conv_matrix(
     )  # fmt: skip
     reads_it = call.mode == "constant" and any(max(w.low, w.high) > 0 for w in call.windows)
     if reads_it and (isinstance(padding_value, Tracer) or np.asarray(padding_value) != 0):
-        raise geometry.wrong("padding_value", "be 0 for the map to be linear", padding_value)
+        raise checks.wrong("padding_value", "be 0 for the map to be linear", padding_value)
     kernel = lax.rev(kernel, range(call.rank)) if flip else kernel
-    if geometry.flag("sparse", sparse):
+    if checks.flag("sparse", sparse):
         size = tuple(w.size for w in call.windows)
         every = all_reads([reads(w, call.mode) for w in call.windows], size)
         return conv_entries(every, kernel, call.spec.groups, call.spec.out, size)
@@ -214,12 +214,12 @@ def pool_matrix(
     Array([[0.5, 0.5, 0. , 0. ],
            [0. , 0. , 0.5, 0.5]], dtype=float32)
     """
-    geometry.choice("kind", kind, ("avg", "sum", "drop"))
-    include = geometry.flag("count_include_pad", count_include_pad)
+    checks.choice("kind", kind, ("avg", "sum", "drop"))
+    include = checks.flag("count_include_pad", count_include_pad)
     if kind != "avg" and not include:
-        raise geometry.wrong("count_include_pad", f"be True where `kind` is {kind!r}", include)
+        raise checks.wrong("count_include_pad", f"be True where `kind` is {kind!r}", include)
     if kind != "avg" and divisor is not None:
-        raise geometry.wrong("divisor", f"be None where `kind` is {kind!r}", divisor)
+        raise checks.wrong("divisor", f"be None where `kind` is {kind!r}", divisor)
     taps, size = _matched("window", window, size)
     rank = len(size)
     pooling = resolved(
@@ -231,7 +231,7 @@ def pool_matrix(
     for axis, count in enumerate(pooling.counts(include, divisor) if kind == "avg" else ()):
         weights = weights / _spaced(count, axis, rank)
     weights = jnp.asarray(weights, jnp.result_type(float))
-    if geometry.flag("sparse", sparse):
+    if checks.flag("sparse", sparse):
         outs = tuple(w.out for w in pooling.windows)
         each = jnp.broadcast_to(weights.reshape(weights.shape[:rank]), outs)
         return pool_entries(all_reads(_pool_reads(pooling), size), each, size)

@@ -10,23 +10,23 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import geometry
+from jconv import checks
 
 
 def array(x: ArrayLike, real: bool = False, name: str = "x", booleans: bool = False) -> Array:
     """`x` as an array of numbers; of `booleans` too where these are no slip."""
     if isinstance(x, str | bytes) or x is None:
-        raise geometry.mistyped(name, "be an array", x)
+        raise checks.mistyped(name, "be an array", x)
     try:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:
-        raise geometry.mistyped(name, "be an array", x) from error
+        raise checks.mistyped(name, "be an array", x) from error
     except OverflowError:
-        raise geometry.wrong(name, "fit the default dtype of integers", x) from None
+        raise checks.wrong(name, "fit the default dtype of integers", x) from None
     if not jnp.issubdtype(x.dtype, jnp.number) and not (booleans and x.dtype == bool):
-        raise geometry.mistyped(name, "be an array of numbers", x.dtype)
+        raise checks.mistyped(name, "be an array of numbers", x.dtype)
     if real and jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise geometry.mistyped(name, "be an array of real numbers", x.dtype)
+        raise checks.mistyped(name, "be an array of real numbers", x.dtype)
     return x
 
 
@@ -56,13 +56,13 @@ def scalar(name: str, value: ArrayLike, dtype) -> ArrayLike:
         value = int(value)
     made = array(value, name=name)
     if made.ndim:
-        raise geometry.wrong(name, "be a scalar", f"shape {made.shape}")
+        raise checks.wrong(name, "be a scalar", f"shape {made.shape}")
     if _kind(made.dtype) > _kind(dtype):
-        raise geometry.mistyped(name, f"be a number that {dtype} can hold", value)
+        raise checks.mistyped(name, f"be a number that {dtype} can hold", value)
     try:
         return jnp.asarray(value, dtype)
     except OverflowError:
-        raise geometry.wrong(name, f"be a number that {dtype} can hold", value) from None
+        raise checks.wrong(name, f"be a number that {dtype} can hold", value) from None
 
 
 def number(name: str, value: object, must: str = "be a number") -> float:
@@ -73,7 +73,7 @@ def number(name: str, value: object, must: str = "be a number") -> float:
         made = np.asarray(None)
     real = jnp.issubdtype(made.dtype, jnp.integer) or jnp.issubdtype(made.dtype, jnp.floating)
     if made.ndim or not real:
-        raise geometry.mistyped(name, must, value)
+        raise checks.mistyped(name, must, value)
     return float(made)
 
 
@@ -81,7 +81,7 @@ def positive(name: str, value: object, must: str = "be a number") -> float:
     """One that is positive and finite."""
     made = number(name, value, must)
     if not 0 < made < math.inf:
-        raise geometry.wrong(name, "be positive and finite", value)
+        raise checks.wrong(name, "be positive and finite", value)
     return made
 
 
@@ -98,9 +98,9 @@ def number_dtype(name: str, dtype: DTypeLike) -> np.dtype:
     except TypeError:
         made = None
     if made is None:
-        raise geometry.mistyped(name, "be a dtype", dtype)
+        raise checks.mistyped(name, "be a dtype", dtype)
     if not jnp.issubdtype(made, jnp.number):
-        raise geometry.mistyped(name, "be a dtype of numbers", dtype)
+        raise checks.mistyped(name, "be a dtype of numbers", dtype)
     return jax.dtypes.canonicalize_dtype(made)
 
 
@@ -146,10 +146,10 @@ def require_key(key: ArrayLike) -> None:
     """A JAX key, of either kind, and one."""
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
-        raise geometry.mistyped("key", "be a JAX key", key)
+        raise checks.mistyped("key", "be a JAX key", key)
     if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         expected = jax.eval_shape(jax.random.PRNGKey, 0).shape
         if shape != expected:
-            raise geometry.wrong("key", f"have shape {expected} where it is raw", f"shape {shape}")
+            raise checks.wrong("key", f"have shape {expected} where it is raw", f"shape {shape}")
     elif shape != ():
-        raise geometry.wrong("key", "be one JAX key", f"keys of shape {shape}")
+        raise checks.wrong("key", "be one JAX key", f"keys of shape {shape}")

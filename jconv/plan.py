@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.call import check
 from jconv.faces import evaluate, steps
 from jconv.operands import factor_dtype, number_dtype
@@ -100,7 +100,7 @@ def plan(
     dtype = number_dtype("dtype", dtype)
     call = check(x_shape, kernel_shape, dtype, sized="x_shape", shaped="kernel_shape", **options)
     platform = jax.default_backend() if platform is None else platform
-    geometry.choice("platform", platform, ("cpu", "gpu", "cuda", "rocm", "tpu"))
+    checks.choice("platform", platform, ("cpu", "gpu", "cuda", "rocm", "tpu"))
     inputs, outputs = x_shape[-1], kernel_shape[-1]
     size = tuple(w.size for w in call.windows)
     factors = factor_dtype(dtype, call.spec.preferred)
@@ -120,10 +120,10 @@ def plan(
 
 
 def _shape(name: str, shape: object) -> tuple[int, ...]:
-    sizes = geometry.entries_of(shape)
+    sizes = checks.entries_of(shape)
     if sizes is None:
-        raise geometry.mistyped(name, "be a shape", shape)
-    return tuple(geometry.whole(name, size, least=0) for size in sizes)
+        raise checks.mistyped(name, "be a shape", shape)
+    return tuple(checks.whole(name, size, least=0) for size in sizes)
 
 
 def _face_plan(problem: Problem, method: str, platform: str) -> FacePlan:

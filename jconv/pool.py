@@ -16,7 +16,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks, geometry
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import array, inexact, number, scalar, wide
 from jconv.padding import crop, padded, unpadded
@@ -24,7 +24,7 @@ from jconv.placement import placed
 from jconv.pool_options import Call, called
 from jconv.pooling import scaled, smooth, sums
 from jconv.pooling.extremes import extremes, positions, winners
-from jconv.pooling.folds import multiplied
+from jconv.pooling.products import multiplied
 
 
 @placed("x")
@@ -155,7 +155,7 @@ def avg_pool(
     """
     x = array(x)
     call = called(inexact(x), window, stride, padding, dilation, ceil_mode, custom_vjp)
-    include = geometry.flag("count_include_pad", count_include_pad)
+    include = checks.flag("count_include_pad", count_include_pad)
     counts = call.pooling.counts(include, divisor)
     total = sums.summed(call.x.astype(wide(call.x.dtype)), call.windows, call.custom_vjp)
     return sums.divided(total, counts).astype(call.x.dtype)
@@ -348,13 +348,13 @@ def drop(x: ArrayLike, stride: Ints, *, offset: Ints = 0) -> Array:
     Array([2, 4], dtype=int32)
     """
     x = array(x)
-    strides = geometry.window_taps("stride", stride, x.ndim)
+    strides = checks.window_taps("stride", stride, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(strides))
     geometry.require_entries("x", size, x.shape)
-    starts = geometry.per_axis("offset", offset, len(strides), least=0)
+    starts = checks.per_axis("offset", offset, len(strides), least=0)
     for axis, (start, n) in enumerate(zip(starts, size, strict=True)):
         if start >= n:
-            raise geometry.wrong("offset", f"be less than size {n} on spatial axis {axis}", start)
+            raise checks.wrong("offset", f"be less than size {n} on spatial axis {axis}", start)
     kept = zip(size, strides, starts, strict=True)
     return unpadded(x, [_spaced(-(-(n - start) // s), s, start, n) for n, s, start in kept])
 
@@ -370,14 +370,14 @@ def _spaced(count: int, apart: int, start: int, size: int) -> Window:
 def _temperature(temperature: ArrayLike, dtype) -> Array:
     made = scalar("temperature", temperature, dtype)
     if not isinstance(temperature, Tracer) and not np.asarray(temperature) > 0:
-        raise geometry.wrong("temperature", "be positive", temperature)
+        raise checks.wrong("temperature", "be positive", temperature)
     return jnp.asarray(made)
 
 
 def _exponent(p: object) -> float:
     made = number("p", p)
     if not made >= 1:
-        raise geometry.wrong("p", "be at least 1", p)
+        raise checks.wrong("p", "be at least 1", p)
     return made
 
 
@@ -388,7 +388,7 @@ def _extremes(
     x, window, stride, padding, dilation, ceil_mode, return_indices, custom_vjp, *, least
 ):
     call = called(array(x, real=True), window, stride, padding, dilation, ceil_mode, custom_vjp)
-    if not geometry.flag("return_indices", return_indices):
+    if not checks.flag("return_indices", return_indices):
         return extremes(call.x, call.windows, least, call.custom_vjp)
     lead = call.x.ndim - call.pooling.rank - 1
     size = [w.size for w in call.pooling.explicit]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jax import Array
 
-from jconv import geometry
+from jconv import checks, geometry
 from jconv.geometry import Ints, Padding, Window
 from jconv.operands import number
 from jconv.padding import crop
@@ -50,12 +50,12 @@ def called(x: Array, window, stride, padding, dilation, ceil_mode, custom_vjp) -
     """The call of these arguments, checked."""
     pooling = pooling_of(x, window, stride, padding, dilation, ceil_mode)
     x = crop(x, x.ndim - pooling.rank - 1, pooling.kept)
-    return Call(x, pooling, geometry.flag("custom_vjp", custom_vjp))
+    return Call(x, pooling, checks.flag("custom_vjp", custom_vjp))
 
 
 def pooling_of(x: Array, window, stride, padding, dilation, ceil_mode) -> Pooling:
     """The windows over the spatial axes of `x`."""
-    taps = geometry.window_taps("window", window, x.ndim)
+    taps = checks.window_taps("window", window, x.ndim)
     size, _ = geometry.split_shape("x", x.shape, len(taps))
     return resolved(
         "x", size, taps, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
@@ -87,7 +87,7 @@ def resolved(
 def _divisor(divisor: object) -> float:
     made = number("divisor", divisor, "be a number or None")
     if not abs(made) > 0:  # nor NaN
-        raise geometry.wrong("divisor", "be a number other than 0", divisor)
+        raise checks.wrong("divisor", "be a number other than 0", divisor)
     return made
 
 

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv.channels import in_groups
-from jconv.geometry import Spec, Window, fast_length
+from jconv.geometry import Spec, Window
+from jconv.methods.fourier import fast_length
 from jconv.padding import crop, embed, extract, grow
 from jconv.windows import put_back, seen
 

@@ -18,7 +18,7 @@ from jax import Array, lax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import geometry, halos, pool
+from jconv import checks, halos, pool
 from jconv.call import check
 from jconv.conv import conv as local_conv
 from jconv.geometry import Ints, Padding, Window
@@ -221,7 +221,7 @@ def avg_pool(
     """
     x = inexact(array(x))
     pooling = pooling_of(x, window, stride, padding, dilation, ceil_mode)
-    counts = pooling.counts(geometry.flag("count_include_pad", count_include_pad), divisor)
+    counts = pooling.counts(checks.flag("count_include_pad", count_include_pad), divisor)
     place = mesh, axes, batch_axis
     y = _pooled(pool.sum_pool, 0, x.astype(wide(x.dtype)), pooling, place, custom_vjp)
     return divided(y, counts).astype(x.dtype)
@@ -233,27 +233,27 @@ def avg_pool(
 def _spec(mesh, axes, batch_axis, x: Array, rank: int) -> PartitionSpec:
     """How `x` is cut."""
     if not isinstance(mesh, Mesh | AbstractMesh):
-        raise geometry.mistyped("mesh", "be a jax.sharding.Mesh", mesh)
-    names = geometry.entries_of(axes)
+        raise checks.mistyped("mesh", "be a jax.sharding.Mesh", mesh)
+    names = checks.entries_of(axes)
     if names is None:
-        raise geometry.mistyped("axes", "hold a name or None for each spatial axis", axes)
+        raise checks.mistyped("axes", "hold a name or None for each spatial axis", axes)
     if len(names) != rank:
-        raise geometry.wrong("axes", f"hold one entry for each of {rank} spatial axes", axes)
+        raise checks.wrong("axes", f"hold one entry for each of {rank} spatial axes", axes)
     given = [("axes", name) for name in names] + [("batch_axis", batch_axis)]
     for argument, name in given:
         if not isinstance(name, str | None):
-            raise geometry.mistyped(argument, "name axes of the mesh", name)
+            raise checks.mistyped(argument, "name axes of the mesh", name)
         if name is not None and name not in mesh.axis_names:
-            raise geometry.wrong(argument, f"name axes of the mesh, {mesh.axis_names}", repr(name))
+            raise checks.wrong(argument, f"name axes of the mesh, {mesh.axis_names}", repr(name))
     used = [name for _, name in given if name is not None]
     if len(set(used)) < len(used):
-        raise geometry.wrong("axes", "use each axis of the mesh once, `batch_axis` too", used)
+        raise checks.wrong("axes", "use each axis of the mesh once, `batch_axis` too", used)
     lead = x.ndim - rank - 1
     if batch_axis is None:
         return PartitionSpec(*(None,) * lead, *names, None)
     if not lead or x.shape[0] % mesh.shape[batch_axis]:
         must = f"cut a first batch axis evenly in {mesh.shape[batch_axis]}"
-        raise geometry.wrong("batch_axis", must, f"{batch_axis!r} for shape {x.shape}")
+        raise checks.wrong("batch_axis", must, f"{batch_axis!r} for shape {x.shape}")
     return PartitionSpec(batch_axis, *(None,) * (lead - 1), *names, None)
 
 
@@ -267,7 +267,7 @@ def _pooled(
     taps, stride, dilation = (
         [getattr(w, name) for w in pooling.windows] for name in ("taps", "stride", "dilation")
     )
-    geometry.flag("custom_vjp", custom_vjp)
+    checks.flag("custom_vjp", custom_vjp)
 
     def local(x: Array) -> Array:
         return operation(x, taps, stride=stride, dilation=dilation, custom_vjp=custom_vjp)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import adjoint, geometry
+from jconv import adjoint, checks
 from jconv.call import Call, check_map
 from jconv.conv import conv, conv_transpose, kernel_gradient
 from jconv.geometry import Ints, Padding, Window
@@ -201,7 +201,7 @@ def operator_norm(
         preferred_element_type=preferred_element_type, **options,
     )  # fmt: skip
     require_key(key)
-    max_iterations = geometry.whole("max_iterations", max_iterations, least=1)
+    max_iterations = checks.whole("max_iterations", max_iterations, least=1)
     kernel, dtype = _floats(kernel)
     least = ROUNDINGS * float(jnp.finfo(kernel.dtype).eps)
     static = (tuple(options.items()), max(positive("tol", tol), least), max_iterations)

@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import adjoint, geometry
+from jconv import adjoint, checks, geometry
 from jconv.geometry import Ints
 from jconv.operands import array
 from jconv.placement import placed
@@ -40,12 +40,12 @@ def max_unpool(y: ArrayLike, indices: ArrayLike, size: Ints) -> Array:
     Array([0, 7, 8, 0], dtype=int32)
     """
     y, indices = array(y, name="y"), array(indices, name="indices")
-    size = geometry.window_taps("size", size, y.ndim)
+    size = checks.window_taps("size", size, y.ndim)
     geometry.split_shape("y", y.shape, len(size))
     if not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise geometry.mistyped("indices", "be an array of integers", indices.dtype)
+        raise checks.mistyped("indices", "be an array of integers", indices.dtype)
     if indices.shape != y.shape:
-        raise geometry.wrong("indices", f"have the shape {y.shape} of y", f"shape {indices.shape}")
+        raise checks.wrong("indices", f"have the shape {y.shape} of y", f"shape {indices.shape}")
     batch, channels = y.shape[: -len(size) - 1], y.shape[-1]
     flat = (math.prod(batch), math.prod(y.shape[len(batch) : -1]), channels)
     y, indices, positions = y.reshape(flat), indices.reshape(flat), math.prod(size)

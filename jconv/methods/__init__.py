@@ -1,4 +1,4 @@
-"""The ways to evaluate a convolution: one file a way, each with the same three faces.
+"""The ways to evaluate a convolution: a module of three faces each, beside what several share.
 
     forward(spec, x, kernel) -> y
     input_adjoint(spec, y, kernel) -> x

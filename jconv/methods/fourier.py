@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jconv.channels import accumulator, in_groups, precision_of
-from jconv.geometry import Spec, fast_length
+from jconv.geometry import Spec
 from jconv.padding import crop, embed, extract, grow
 
 
@@ -117,3 +117,16 @@ def _each_axis(transform, a: Array, lengths: Sequence[int], last: int = -1) -> A
 
 def _lengths(spec: Spec) -> tuple[int, ...]:
     return tuple(fast_length(w.extent) for w in spec.windows)
+
+
+def fast_length(least: int) -> int:
+    """The smallest length of at least `least` with no prime factor above 5."""
+    length = least
+    while True:
+        rest = length
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 1

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -59,96 +60,49 @@ AGAIN = 16
 BUDGET = 24 * 2**20
 
 
+class Plan(NamedTuple):
+    """How an input is read, "place", "strips", "pairs" or "padded", and how it is added up.
+
+    `groups_last` has vectors run over the groups, `swapped` pads the kernel instead of the input,
+    and `stacked` has a loop for each output of a group.
+    """
+
+    way: str
+    groups_last: bool
+    swapped: bool
+    stacked: bool
+
+    @property
+    def in_place(self) -> bool:
+        """Whether no more than the ends of the input are copied."""
+        return self.way in ("place", "strips")
+
+    @property
+    def paired(self) -> bool:
+        return self.way == "pairs"
+
+    @property
+    def apart(self) -> bool:
+        """Whether sums are written in another order, and then turned."""
+        return self.paired or self.groups_last
+
+
 def forward(spec: Spec, x: Array, k: Array, backwards: bool = False) -> Array:
     """`backwards` reads the taps last to first, where a reversed copy would only be another array.
 
     What is not read where it is goes by a few examples at a time.
     """
-    c, m = k.shape[-2], k.shape[-1] // spec.groups
-    apart = _is_apart(spec, c, m)
-    example = _scratch(spec, c, m) * accumulator(spec, x.dtype).itemsize
-    blocks = split(x.shape[0], 1, example, BUDGET // (1 + apart), whole=1 + apart)
-    if is_in_place(spec, c, m) or blocks.steps == 1:
-        return _of_some(spec, x, k, backwards)
-    some = partial(_of_some, spec, k=k, backwards=backwards)
+    plan = _plan(spec, k)
+    example = _scratch(spec, plan, k) * accumulator(spec, x.dtype).itemsize
+    blocks = split(x.shape[0], 1, example, BUDGET // (1 + plan.apart), whole=1 + plan.apart)
+    if plan.in_place or blocks.steps == 1:
+        return _of_some(spec, plan, x, k, backwards)
+    some = partial(_of_some, spec, plan, k=k, backwards=backwards)
     # XLA:CPU writes into a part of an array by one thread, and what it turns or adds up there goes
     # with it: 3x3 taps of 128 groups of 2 channels on 8x56x56 took 36 ms, and take 6.4, 7x7 of 96
     # channels on 32x56x56 10 and 8.5.
-    some = alone(some) if apart else some
+    some = alone(some) if plan.apart else some
     return map_blocks(blocks, lambda step: some(blocks.whole(x, step)), spec.out[0])
-
-
-def _of_some(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
-    c, m = k.shape[-2], k.shape[-1] // spec.groups
-    if _way(spec, c, m) == "strips":
-        return _once(spec, c, _by_strips(spec, x, k, backwards))
-    return _sums(spec, x, k, backwards, partial(_once, spec, c))
-
-
-def _once(spec: Spec, c: int, y: Array) -> Array:
-    """`y`, which is not added up again by each of its readers."""
-    again = math.prod(spec.taps) * c <= AGAIN or spec.transposable
-    return finished(y if again else kept(y))
-
-
-def _by_strips(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
-    """Rows in place, but for those at both ends, whose inputs alone are padded.
-
-    It took 5x5 taps of 96 channels on 8x56x56 from 1.8 to 1.1 ms.
-    """
-    first, *others = spec.windows
-    edge, stride = _edge(first), first.stride
-    length = (edge - 1) * stride + first.reach + 1
-
-    def of(x: Array) -> Array:
-        w = Window(x.shape[1], first.taps, stride, dilation=first.dilation)
-        part = dataclasses.replace(spec, windows=(w, *others))
-        return _sums(part, x, k, backwards, lambda y: y)
-
-    start = (first.out - edge) * stride - first.low
-    top = grow(x[:, : length - first.low], 1, [(first.low, 0, 0)])
-    bottom = grow(x[:, start:], 1, [(0, length - first.size + start, 0)])
-    ends = alone(of)(jnp.concatenate([top, bottom]))
-    inside = x[:, edge * stride - first.low : start - stride + first.reach + 1]
-    return jnp.concatenate([ends[: len(x)], of(inside), ends[len(x) :]], 1)
-
-
-def _sums(spec: Spec, x: Array, k: Array, backwards: bool, once: Callable) -> Array:
-    c, m = k.shape[-2], k.shape[-1] // spec.groups
-    turned = _has_groups_last(spec, m)
-    paired = _is_paired(spec, c, m) and jnp.issubdtype(x.dtype, jnp.floating)
-    x, k = x.astype(accumulator(spec, x.dtype)), k[None]
-    if _is_swapped(spec, c, m):
-        (spec, x, k), backwards = _swapped(spec, x, k, backwards), True
-    windows, phases = spec.windows, [runs.natural(w) for w in spec.windows]
-    if not is_in_place(spec, c, m):
-        phases[0] *= 1 + paired
-        windows, x = _with_room(windows, phases, x)
-    parts = [runs.runs(w, p) for w, p in zip(windows, phases, strict=True)]
-    taps = list(offsets(windows))
-    shares = _shares(parts, taps, c if k.shape[-1] > 1 else 0)
-    apart = paired or turned
-    share = shares[-1]
-    read = c * (m * len(share) + _reads(parts, share))
-    blocks = _blocks(spec.groups, read) if apart else 1
-    # Turned what is padded, not the other way round: grouped3x3 takes 0.13 ms for it, and 0.28.
-    xs, ks = (_arranged(spec, blocks, turned, a) for a in (x, k))
-    outputs = partial(_outputs, -2 if turned else -1, backwards)
-    add: Callable = partial(_pair, outputs, parts) if paired else partial(outputs, parts)
-    if _is_stacked(spec, c, m):
-        each = [add(shares[0], xs, ks[..., o : o + 1, :]) for o in range(m)]
-        y = jnp.moveaxis(jnp.stack([a[..., 0, :] for a in each], -1), 1, -3)
-        y = crop(y, 1, [(0, n) for n in spec.out])
-    else:
-        y = _in_turn(add, shares, xs, ks, apart)
-        order = partial(_in_order, spec.out, paired, turned)
-        if blocks > 1:
-            # Of all channels in one axis XLA:CPU would find each by a division: 5x5 taps of 960 on
-            # 8x7x7 took 0.56 ms, and take 0.42.
-            y = alone(order)(y)
-            return y.reshape(*y.shape[:-2], -1)
-        y = order(y)
-    return once(y.reshape(*y.shape[: 1 + len(spec.out)], -1))
 
 
 def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
@@ -158,8 +112,31 @@ def input_adjoint(spec: Spec, y: Array, k: Array) -> Array:
     return forward(spec, y, row_major(transposed_kernel(k, spec.groups)))
 
 
+def _of_some(spec: Spec, plan: Plan, x: Array, k: Array, backwards: bool) -> Array:
+    if plan.way == "strips":
+        return _once(spec, k.shape[-2], _by_strips(spec, x, k, backwards))
+    return _sums(spec, plan, x, k, backwards, partial(_once, spec, k.shape[-2]))
+
+
+def _once(spec: Spec, c: int, y: Array) -> Array:
+    """`y`, which is not added up again by each of its readers."""
+    again = math.prod(spec.taps) * c <= AGAIN or spec.transposable
+    return finished(y if again else kept(y))
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def _plan(spec: Spec, k: Array) -> Plan:
+    c, m = k.shape[-2], k.shape[-1] // spec.groups
+    way, groups_last = _way(spec, c, m), _has_groups_last(spec, m)
+    swapped = way == "pairs" and c * m == 1 and _is_small(spec)
+    few = math.prod(spec.taps) * c * m <= MOST_STACKED
+    return Plan(way, groups_last, swapped, stacked=groups_last and few and way != "pairs")
+
+
 def _way(spec: Spec, c: int, m: int) -> str:
-    """How an input of `c` to `m` channels a group is read: "place", "strips", "pairs" or "padded".
+    """How an input of `c` to `m` channels a group is read.
 
     Where it is 3x3 taps on 8x56x56x96 take 0.37 ms, and padded 0.59, of stride 2 their input's
     adjoint 0.20 and 0.83, 5x3 taps 0.75 and 1.6; 5x5 of stride 2 on 8x56x56x72 0.24, and 0.58 by
@@ -185,15 +162,6 @@ def _way(spec: Spec, c: int, m: int) -> str:
     return "pairs" if paired else "padded"
 
 
-def is_in_place(spec: Spec, c: int, m: int) -> bool:
-    """Whether `forward`, of `c` to `m` channels a group, copies no more than the ends of `x`."""
-    return _way(spec, c, m) in ("place", "strips")
-
-
-def _is_paired(spec: Spec, c: int, m: int) -> bool:
-    return _way(spec, c, m) == "pairs"
-
-
 def _products(w: Window) -> float:
     """Products of an axis, of one output of every run; of more than seven XLA:CPU has two loops."""
     parts = runs.runs(w, runs.natural(w))
@@ -212,14 +180,12 @@ def _edge(w: Window) -> int:
     return before if before == behind else 0
 
 
-def _scratch(spec: Spec, c: int, m: int) -> int:
-    """Entries of an example, of `c` to `m` channels a group: what is padded, and sums to turn."""
-    phases = [runs.natural(w) for w in spec.windows]
-    phases[0] *= 1 + _is_paired(spec, c, m)
-    sizes = (w.size + sum(runs.room(w, p)) for w, p in zip(spec.windows, phases, strict=True))
-    sizes = spec.size if _is_swapped(spec, c, m) else sizes
-    sums = m * math.prod(spec.out) if _is_apart(spec, c, m) else 0
-    return spec.groups * (c * math.prod(sizes) + sums)
+def _fills(spec: Spec, m: int) -> bool:
+    """Whether the channels fill vectors: of fewer, positions do, in long rows of padded inputs.
+
+    3x3 taps of 8 channels on 64x64 take 0.14 ms padded and 0.30 in place, of 24 0.21 and 0.16.
+    """
+    return spec.groups >= 4 and spec.groups * m >= 16
 
 
 def _has_groups_last(spec: Spec, m: int) -> bool:
@@ -230,14 +196,49 @@ def _has_groups_last(spec: Spec, m: int) -> bool:
     return spec.groups >= 4 and 1 < m < 8
 
 
-def _is_swapped(spec: Spec, c: int, m: int) -> bool:
+def _is_small(spec: Spec) -> bool:
     """Whether images are no larger than the taps: then the one kernel is padded, not they.
 
     7x7 taps of 768 channels on 32x7x7 took 2.5 ms, and take 1.7, 9x9 of 1024 on 8x7x7 0.67 and
     0.38.
     """
     are_small = all(w.size <= w.taps and w.stride == w.dilation == 1 for w in spec.windows)
-    return c * m == 1 and _is_paired(spec, c, m) and are_small and math.prod(spec.size) in PAIRED
+    return are_small and math.prod(spec.size) in PAIRED
+
+
+def _scratch(spec: Spec, plan: Plan, k: Array) -> int:
+    """Entries of an example: what is padded, and sums to turn."""
+    phases = [runs.natural(w) for w in spec.windows]
+    phases[0] *= 1 + plan.paired
+    sizes = (w.size + sum(runs.room(w, p)) for w, p in zip(spec.windows, phases, strict=True))
+    sizes = spec.size if plan.swapped else sizes
+    sums = k.shape[-1] * math.prod(spec.out) if plan.apart else 0
+    return spec.groups * k.shape[-2] * math.prod(sizes) + sums
+
+
+# ---------------------------------------------------------------- what is read
+
+
+def _by_strips(spec: Spec, x: Array, k: Array, backwards: bool) -> Array:
+    """Rows in place, but for those at both ends, whose inputs alone are padded.
+
+    It took 5x5 taps of 96 channels on 8x56x56 from 1.8 to 1.1 ms.
+    """
+    first, *others = spec.windows
+    edge, stride = _edge(first), first.stride
+    length = (edge - 1) * stride + first.reach + 1
+
+    def of(x: Array) -> Array:
+        w = Window(x.shape[1], first.taps, stride, dilation=first.dilation)
+        part = dataclasses.replace(spec, windows=(w, *others))
+        return _sums(part, _plan(part, k), x, k, backwards, lambda y: y)
+
+    start = (first.out - edge) * stride - first.low
+    top = grow(x[:, : length - first.low], 1, [(first.low, 0, 0)])
+    bottom = grow(x[:, start:], 1, [(0, length - first.size + start, 0)])
+    ends = alone(of)(jnp.concatenate([top, bottom]))
+    inside = x[:, edge * stride - first.low : start - stride + first.reach + 1]
+    return jnp.concatenate([ends[: len(x)], of(inside), ends[len(x) :]], 1)
 
 
 def _swapped(spec: Spec, x: Array, k: Array, backwards: bool) -> tuple[Spec, Array, Array]:
@@ -249,23 +250,20 @@ def _swapped(spec: Spec, x: Array, k: Array, backwards: bool) -> tuple[Spec, Arr
     return dataclasses.replace(spec, windows=windows), k, lax.expand_dims(x, [x.ndim - 1])
 
 
-def _is_apart(spec: Spec, c: int, m: int) -> bool:
-    """Whether sums are written in another order, and then turned."""
-    return _is_paired(spec, c, m) or _has_groups_last(spec, m)
+def _with_room(windows: Sequence[Window], phases: Sequence[int], x: Array):
+    """`x` padded so that each phase is one run, and the windows over it."""
+    pairs = list(zip(windows, phases, strict=True))
+    xp = lax.optimization_barrier(grow(x, 1, [(*runs.room(w, p), 0) for w, p in pairs]))
+    return [runs.roomy(w, p) for w, p in pairs], xp
 
 
-def _is_stacked(spec: Spec, c: int, m: int) -> bool:
-    """Whether so few sums have a loop for each output of a group."""
-    few = math.prod(spec.taps) * c * m <= MOST_STACKED
-    return _has_groups_last(spec, m) and few and not _is_paired(spec, c, m)
-
-
-def _fills(spec: Spec, m: int) -> bool:
-    """Whether the channels fill vectors: of fewer, positions do, in long rows of padded inputs.
-
-    3x3 taps of 8 channels on 64x64 take 0.14 ms padded and 0.30 in place, of 24 0.21 and 0.16.
-    """
-    return spec.groups >= 4 and spec.groups * m >= 16
+def _arranged(spec: Spec, blocks: int, turned: bool, a: Array) -> Array:
+    """`[n, blocks, *size, g, c]` of `[n, *size, channels]`; `turned` the groups of a block last."""
+    a = grouped(spec, a)
+    a = a.reshape(*a.shape[:-2], blocks, spec.groups // blocks, a.shape[-1])
+    a = jnp.moveaxis(a, -3, 1)
+    a = jnp.swapaxes(a, -1, -2) if turned else a
+    return row_major(a) if turned or blocks > 1 else a
 
 
 def _blocks(groups: int, loads: int) -> int:
@@ -278,20 +276,46 @@ def _blocks(groups: int, loads: int) -> int:
     return groups // sizes[-1] if sizes and groups * loads > CACHED else 1
 
 
-def _arranged(spec: Spec, blocks: int, turned: bool, a: Array) -> Array:
-    """`[n, blocks, *size, g, c]` of `[n, *size, channels]`; `turned` the groups of a block last."""
-    a = grouped(spec, a)
-    a = a.reshape(*a.shape[:-2], blocks, spec.groups // blocks, a.shape[-1])
-    a = jnp.moveaxis(a, -3, 1)
-    a = jnp.swapaxes(a, -1, -2) if turned else a
-    return row_major(a) if turned or blocks > 1 else a
+# ---------------------------------------------------------------- the sums
 
 
-def _with_room(windows: Sequence[Window], phases: Sequence[int], x: Array):
-    """`x` padded so that each phase is one run, and the windows over it."""
-    pairs = list(zip(windows, phases, strict=True))
-    xp = lax.optimization_barrier(grow(x, 1, [(*runs.room(w, p), 0) for w, p in pairs]))
-    return [runs.roomy(w, p) for w, p in pairs], xp
+def _sums(
+    spec: Spec, plan: Plan, x: Array, k: Array, backwards: bool, once: Callable
+) -> Array:  # fmt: skip
+    c, m = k.shape[-2], k.shape[-1] // spec.groups
+    turned, paired = plan.groups_last, plan.paired and jnp.issubdtype(x.dtype, jnp.floating)
+    x, k = x.astype(accumulator(spec, x.dtype)), k[None]
+    if plan.swapped:
+        (spec, x, k), backwards = _swapped(spec, x, k, backwards), True
+    windows, phases = spec.windows, [runs.natural(w) for w in spec.windows]
+    if not plan.in_place:
+        phases[0] *= 1 + paired
+        windows, x = _with_room(windows, phases, x)
+    parts = [runs.runs(w, p) for w, p in zip(windows, phases, strict=True)]
+    taps = list(offsets(windows))
+    shares = _shares(parts, taps, c if k.shape[-1] > 1 else 0)
+    apart = paired or turned
+    share = shares[-1]
+    read = c * (m * len(share) + _reads(parts, share))
+    blocks = _blocks(spec.groups, read) if apart else 1
+    # Turned what is padded, not the other way round: grouped3x3 takes 0.13 ms for it, and 0.28.
+    xs, ks = (_arranged(spec, blocks, turned, a) for a in (x, k))
+    outputs = partial(_outputs, -2 if turned else -1, backwards)
+    add: Callable = partial(_pair, outputs, parts) if paired else partial(outputs, parts)
+    if plan.stacked:
+        each = [add(shares[0], xs, ks[..., o : o + 1, :]) for o in range(m)]
+        y = jnp.moveaxis(jnp.stack([a[..., 0, :] for a in each], -1), 1, -3)
+        y = crop(y, 1, [(0, n) for n in spec.out])
+    else:
+        y = _in_turn(add, shares, xs, ks, apart)
+        order = partial(_in_order, spec.out, paired, turned)
+        if blocks > 1:
+            # Of all channels in one axis XLA:CPU would find each by a division: 5x5 taps of 960 on
+            # 8x7x7 took 0.56 ms, and take 0.42.
+            y = alone(order)(y)
+            return y.reshape(*y.shape[:-2], -1)
+        y = order(y)
+    return once(y.reshape(*y.shape[: 1 + len(spec.out)], -1))
 
 
 def _shares(parts: Sequence, taps: Sequence, c: int) -> list[Sequence]:
@@ -349,6 +373,25 @@ def _outputs(
     return _interleaved(phases, axis + 2)
 
 
+def _sum(
+    channel: int, backwards: bool, taps: Sequence, x: Array, k: Array, chosen: Sequence[Run]
+) -> Array:
+    """A run of outputs on every axis: those of the taps that reach it, times what they read."""
+    counts, strides = [run.length for run in chosen], [run.step for run in chosen]
+    terms = []
+    for tap in taps:
+        if any(t not in run.starts for run, t in zip(chosen, tap, strict=True)):
+            continue
+        starts = [run.starts[t] for run, t in zip(chosen, tap, strict=True)]
+        view = strided(x, 2, starts, counts, strides)
+        if backwards:
+            tap = tuple(n - 1 - t for n, t in zip(k.shape[2:], tap, strict=False))
+        for c in range(x.shape[channel]):
+            seen = lax.slice_in_dim(view, c, c + 1, axis=channel)
+            terms.append(seen * lax.expand_dims(k[:, :, *tap, c], range(2, x.ndim - 2)))
+    return added(terms) if terms else zeros((*x.shape[:2], *counts, *k.shape[-2:]), x.dtype, x, k)
+
+
 def _interleaved(phases: Sequence[Array], axis: int) -> Array:
     """An entry of each in turn."""
     y = jnp.stack(phases, axis + 1)
@@ -370,22 +413,3 @@ def _in_order(out: Sequence[int], paired: bool, turned: bool, y: Array) -> Array
         whole = [a.reshape(n * size, math.prod(row)) for a in rows]
         y = _interleaved(whole, 0).reshape(n, size * len(rows), *row)
     return crop(y.reshape(*y.shape[:-2], -1), 1, [(0, n) for n in out])
-
-
-def _sum(
-    channel: int, backwards: bool, taps: Sequence, x: Array, k: Array, chosen: Sequence[Run]
-) -> Array:
-    """A run of outputs on every axis: those of the taps that reach it, times what they read."""
-    counts, strides = [run.length for run in chosen], [run.step for run in chosen]
-    terms = []
-    for tap in taps:
-        if any(t not in run.starts for run, t in zip(chosen, tap, strict=True)):
-            continue
-        starts = [run.starts[t] for run, t in zip(chosen, tap, strict=True)]
-        view = strided(x, 2, starts, counts, strides)
-        if backwards:
-            tap = tuple(n - 1 - t for n, t in zip(k.shape[2:], tap, strict=False))
-        for c in range(x.shape[channel]):
-            seen = lax.slice_in_dim(view, c, c + 1, axis=channel)
-            terms.append(seen * lax.expand_dims(k[:, :, *tap, c], range(2, x.ndim - 2)))
-    return added(terms) if terms else zeros((*x.shape[:2], *counts, *k.shape[-2:]), x.dtype, x, k)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.operands import array, number
 
 MODES = {
@@ -30,7 +30,7 @@ Axes = int | Sequence[int] | None
 
 def unfit(name: str, must: str, got: object) -> RuntimeError:
     """What does not fit the rest: SciPy's RuntimeError, in the one form of our errors."""
-    return RuntimeError(str(geometry.wrong(name, must, got)))
+    return RuntimeError(str(checks.wrong(name, must, got)))
 
 
 def traced(value: object) -> bool:
@@ -41,14 +41,14 @@ def traced(value: object) -> bool:
 def real(name: str, value: object) -> float:
     """A Python number, not traced."""
     made = number(name, value, "be a Python number, no bool nor traced")
-    if not abs(made) < geometry.MOST:
-        raise geometry.wrong(name, "be less than 2**31 in size", value)
+    if not abs(made) < checks.MOST:
+        raise checks.wrong(name, "be less than 2**31 in size", value)
     return made
 
 
 def each(name: str, value: object, count: int) -> list[Any]:
     """One thing for all of `count` axes, or one for each."""
-    entries = geometry.entries_of(value)
+    entries = checks.entries_of(value)
     if entries is None:
         return [value] * count
     if len(entries) != count:
@@ -65,26 +65,26 @@ def padding_mode(mode: object) -> str:
 
 def one_mode(mode: object) -> str:
     """`padding_mode` of a filter that takes all axes at once."""
-    if geometry.entries_of(mode) is not None:
+    if checks.entries_of(mode) is not None:
         raise unfit("mode", "be one for all axes, which this filter takes at once", mode)
     return padding_mode(mode)
 
 
 def one_axis(axis: object, ndim: int) -> int:
     """An axis from 0 up."""
-    made = geometry.whole("axis", axis)
+    made = checks.whole("axis", axis)
     if not -ndim <= made < ndim:
-        message = str(geometry.wrong("axis", f"be an axis of an array of {ndim}", made))
+        message = str(checks.wrong("axis", f"be an axis of an array of {ndim}", made))
         raise np.exceptions.AxisError(message)
     return made % ndim
 
 
 def low_end(origin: object, size: int, flip: bool = False) -> int:
     """How many entries a window reads below its position."""
-    moved = geometry.whole("origin", origin)
+    moved = checks.whole("origin", origin)
     low = (size - 1) // 2 - moved if flip else size // 2 + moved
     if not 0 <= low < size:
-        raise geometry.wrong("origin", f"leave the position in its window of {size}", moved)
+        raise checks.wrong("origin", f"leave the position in its window of {size}", moved)
     return low
 
 
@@ -112,9 +112,9 @@ def constant(cval: ArrayLike, x_dtype) -> ArrayLike:
     """`cval` as a Python number, or traced."""
     made = array(cval, name="cval", booleans=True)
     if made.ndim:
-        raise geometry.mistyped("cval", "be a number", cval)
+        raise checks.mistyped("cval", "be a number", cval)
     if jnp.iscomplexobj(made) and not jnp.issubdtype(x_dtype, jnp.complexfloating):
-        raise geometry.mistyped("cval", f"be real for an input of {x_dtype}", cval)
+        raise checks.mistyped("cval", f"be real for an input of {x_dtype}", cval)
     return made if traced(made) else made.item()
 
 
@@ -124,11 +124,11 @@ def result_dtype(output: object, dtype, complex_result: bool = False) -> np.dtyp
         made = np.promote_types(dtype, np.complex64) if complex_result else dtype
         return jax.dtypes.canonicalize_dtype(made)
     if not isinstance(output, str | type | np.dtype):
-        raise geometry.mistyped("output", "be None or a dtype: JAX has no arrays to fill", output)
+        raise checks.mistyped("output", "be None or a dtype: JAX has no arrays to fill", output)
     try:
         made = jax.dtypes.canonicalize_dtype(jnp.dtype(output))
     except TypeError:
-        raise geometry.mistyped("output", "be None or a dtype of numbers", output) from None
+        raise checks.mistyped("output", "be None or a dtype of numbers", output) from None
     named = isinstance(output, str)  # SciPy takes bool itself, not its name
     if not jnp.issubdtype(made, jnp.number) and (named or not jnp.issubdtype(made, jnp.bool_)):
         raise unfit("output", "be a dtype of numbers", repr(output))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.ndimage.arguments import (
     Axes,
     Output,
@@ -136,7 +136,7 @@ def convolve1d(
 
 def _whole(input, weights, output, mode, cval, origin, axes, flip: bool) -> Array:
     x, weights, dtype, cval = _operands(input, weights, output, cval, conjugate=not flip)
-    taken = geometry.distinct_axes("axes", axes, x.ndim)
+    taken = checks.distinct_axes("axes", axes, x.ndim)
     if weights.ndim != len(taken) or 0 in weights.shape:
         raise unfit(
             "weights", f"have {len(taken)} axes, one for each that is filtered, none empty",
@@ -162,7 +162,7 @@ def _operands(input, weights, output, cval, conjugate: bool):
     weights = array(weights, name="weights", booleans=True)
     complex_weights = jnp.iscomplexobj(weights)
     if complex_weights and not jnp.iscomplexobj(x) and jnp.iscomplexobj(cval):
-        raise geometry.wrong("cval", f"be real for an input of {x.dtype}", cval)
+        raise checks.wrong("cval", f"be real for an input of {x.dtype}", cval)
     dtype = result_dtype(output, x.dtype, jnp.iscomplexobj(x) or complex_weights)
     weights = jnp.conj(weights) if complex_weights and conjugate else weights
     return x, weights, dtype, constant(cval, x.dtype)

@@ -6,7 +6,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.ndimage.arguments import Axes, Modes, Output, each, one_axis, padding_mode
 from jconv.ndimage.passes import Pass, operands, passed, total
 
@@ -36,7 +36,7 @@ def laplace(
     Array([ 1,  2, -3], dtype=int32)
     """
     x, dtype, cval = operands(input, output, cval)
-    taken = geometry.distinct_axes("axes", axes, x.ndim)
+    taken = checks.distinct_axes("axes", axes, x.ndim)
     modes = each("mode", mode, len(taken))
     weights = np.array([1, -2, 1])
     terms = [[Pass(a, weights, padding_mode(m))] for a, m in zip(taken, modes, strict=True)]

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import adjoint, geometry
+from jconv import adjoint, checks
 from jconv.geometry import Window
 from jconv.ndimage.arguments import (
     Axes,
@@ -91,7 +91,7 @@ def minimum_filter(
 def _filter(input, size, footprint, output, mode, cval, origin, axes, least: bool) -> Array:
     x = array(input, real=True, name="input", booleans=True)
     dtype, cval = result_dtype(output, x.dtype), constant(cval, x.dtype)
-    taken = geometry.distinct_axes("axes", axes, x.ndim)
+    taken = checks.distinct_axes("axes", axes, x.ndim)
     marks = _footprint(footprint)
     if marks is None and size is None:
         raise unfit("size", "be given, or `footprint`", size)
@@ -114,9 +114,9 @@ def _footprint(footprint: object) -> np.ndarray | None:
     try:
         marks = np.asarray(footprint, bool)
     except (TypeError, ValueError):
-        raise geometry.mistyped("footprint", "be an array of bool, not traced", footprint) from None
+        raise checks.mistyped("footprint", "be an array of bool, not traced", footprint) from None
     if not marks.any():
-        raise geometry.wrong("footprint", "mark an entry", footprint)
+        raise checks.wrong("footprint", "mark an entry", footprint)
     return marks
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.ndimage.arguments import Axes, Modes, Output, each, padding_mode, real, spread_over
 from jconv.ndimage.passes import Pass, operands, passed, total
 
@@ -50,7 +50,7 @@ def gaussian_filter(
     Array([  0, 274, 451, 274,   0], dtype=int32)
     """
     x, dtype, cval = operands(input, output, cval)
-    taken = geometry.distinct_axes("axes", axes, x.ndim)
+    taken = checks.distinct_axes("axes", axes, x.ndim)
     return passed(x, _gaussians(sigma, order, mode, truncate, radius, taken), cval, dtype)
 
 
@@ -86,7 +86,7 @@ def gaussian_laplace(
     Array([   0,    0, -451,    0,    0], dtype=int32)
     """
     x, dtype, cval = operands(input, output, cval)
-    taken = geometry.distinct_axes("axes", axes, x.ndim)
+    taken = checks.distinct_axes("axes", axes, x.ndim)
     sigmas = spread_over("sigma", sigma, taken, x.ndim)
     terms = [
         _gaussians(
@@ -117,14 +117,14 @@ def _radius(sigma: float, truncate: object, radius: object) -> int:
     if radius is None:
         return _at_least_0("truncate", int(real("truncate", truncate) * sigma + 0.5))
     try:
-        return _at_least_0("radius", geometry.whole("radius", radius))
+        return _at_least_0("radius", checks.whole("radius", radius))
     except TypeError as error:  # SciPy's type of error
         raise ValueError(str(error)) from None
 
 
 def _at_least_0(name: str, radius: int) -> int:
     if radius < 0:
-        raise geometry.wrong(name, "give a radius of at least 0", radius)
+        raise checks.wrong(name, "give a radius of at least 0", radius)
     return radius
 
 
@@ -134,7 +134,7 @@ def gaussian_weights(sigma: float, order: object, radius: int) -> np.ndarray:
     `d^n/dt^n exp(-t^2 / (2 sigma^2)) = (-1 / sigma)^n He_n(t / sigma) exp(-t^2 / (2 sigma^2))`,
     with `He_n` the Hermite polynomial, even or odd as `n` is: turned round, the sign is gone.
     """
-    degree = geometry.whole("order", order, least=0)
+    degree = checks.whole("order", order, least=0)
     t = np.arange(-radius, radius + 1) / sigma
     bell = np.exp(-0.5 * t**2)
     hermite = np.polynomial.hermite_e.hermeval(t, [0.0] * degree + [1.0])

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.ndimage.arguments import Axes, Modes, Output
 from jconv.ndimage.passes import Run, operands, windows_along
 from jconv.ndimage.sums import cast, outside, stored, unfiltered, working
@@ -41,7 +41,7 @@ def uniform_filter(
     Array([2., 3., 4.], dtype=float32)
     """
     x, dtype, cval = operands(input, output, cval)
-    runs = windows_along(size, mode, origin, geometry.distinct_axes("axes", axes, x.ndim))
+    runs = windows_along(size, mode, origin, checks.distinct_axes("axes", axes, x.ndim))
     if not runs:
         return unfiltered(x, dtype)
     for run in runs:

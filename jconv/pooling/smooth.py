@@ -190,7 +190,7 @@ LOG_SUM_EXP = Smooth(
 
 @cache
 def norm(p: float) -> Smooth:
-    """The fold by a p-norm, 1 <= p < inf."""
+    """The fold by a p-norm, 1 <= p < inf; the same for the same `p`, or JAX would compile anew."""
     return Smooth(
         partial(scaled.power, p), partial(scaled.root, p),
         slope=partial(scaled.signed_power, p), share=partial(_share_of_norm, p), keeps_sum=False,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.operands import inexact
 from jconv.padding import crop
 from jconv.signal.parts import MODES, Kept, cut, kept, larger_first, one_of, operands, turned
@@ -126,7 +126,7 @@ def _convolve(in1: Array, in2: Array, mode: str, method: str) -> Array:
         return in1
     for name, a in (("in1", in1), ("in2", in2)):
         if a.size == 0:
-            raise geometry.wrong(name, "have entries", f"shape {a.shape}")
+            raise checks.wrong(name, "have entries", f"shape {a.shape}")
     axes, is_inexact = list(range(in1.ndim)), jnp.issubdtype(in1.dtype, jnp.inexact)
     method = method if is_inexact or method != "fourier" else "auto"
     if in1.dtype == bool:
@@ -144,7 +144,7 @@ def _along(in1: Array, in2: Array, mode: str, axes: object, method: str) -> Arra
     taken = [a for a in axes if 1 not in (in1.shape[a], in2.shape[a])]
     pairs = zip(in1.shape, in2.shape, strict=True)
     if any(1 not in (m, n) and m != n for a, (m, n) in enumerate(pairs) if a not in taken):
-        raise geometry.wrong(
+        raise checks.wrong(
             "in2", "broadcast with `in1` on the axes that are not convolved",
             f"shapes {in1.shape} and {in2.shape}",
         )  # fmt: skip
@@ -157,11 +157,11 @@ def _along(in1: Array, in2: Array, mode: str, axes: object, method: str) -> Arra
 def _axes(axes: object, ndim: int) -> list[int]:
     """Axes from 0 up; SciPy raises a ValueError for anything else."""
     try:
-        made = geometry.distinct_axes("axes", axes, ndim)
+        made = checks.distinct_axes("axes", axes, ndim)
     except TypeError as error:
         raise ValueError(str(error)) from None
     if axes is not None and not made:
-        raise geometry.wrong("axes", "not be empty", axes)
+        raise checks.wrong("axes", "not be empty", axes)
     return made
 
 

@@ -8,7 +8,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.operands import array, is_zero
 from jconv.signal.parts import Kept, cut, is_complex, kept, larger_first, one_of, operands, turned
 
@@ -93,9 +93,9 @@ def correlate2d(
 def _matrices(in1: ArrayLike, in2: ArrayLike) -> tuple[Array, Array]:
     in1, in2 = operands(in1, in2)
     if in1.ndim != 2:
-        raise geometry.wrong("in1", "be a matrix, as `in2`", f"shape {in1.shape}")
+        raise checks.wrong("in1", "be a matrix, as `in2`", f"shape {in1.shape}")
     if in1.dtype == bool:
-        raise geometry.wrong("in1", "not be bool, nor `in2`", in1.dtype)
+        raise checks.wrong("in1", "not be bool, nor `in2`", in1.dtype)
     return in1, in2
 
 
@@ -103,16 +103,16 @@ def _fill(value: ArrayLike, dtype) -> ArrayLike:
     if is_zero(value):
         return 0
     if isinstance(value, str):
-        raise geometry.wrong("fillvalue", "be one number", repr(value))
+        raise checks.wrong("fillvalue", "be one number", repr(value))
     made = array(value, name="fillvalue", booleans=True)
     if made.size != 1:
-        raise geometry.wrong("fillvalue", "be one number", f"shape {made.shape}")
+        raise checks.wrong("fillvalue", "be one number", f"shape {made.shape}")
     if is_complex(made) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        raise geometry.wrong("fillvalue", f"be real for arrays of {dtype}", value)
+        raise checks.wrong("fillvalue", f"be real for arrays of {dtype}", value)
     if jnp.issubdtype(dtype, jnp.integer) and not isinstance(made, Tracer):
         limits, number = jnp.iinfo(dtype), made.item()
         if not (math.isfinite(number) and limits.min <= int(number) <= limits.max):
-            raise geometry.wrong("fillvalue", f"be a number that {dtype} can hold", value)
+            raise checks.wrong("fillvalue", f"be a number that {dtype} can hold", value)
     return made.reshape(()).astype(dtype)
 
 

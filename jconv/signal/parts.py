@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jconv import geometry
+from jconv import checks
 from jconv.conv import conv
 from jconv.operands import array
 
@@ -19,7 +19,7 @@ def operands(in1: ArrayLike, in2: ArrayLike) -> tuple[Array, Array]:
     """Both arrays, of their common dtype and of one rank."""
     in1, in2 = array(in1, name="in1", booleans=True), array(in2, name="in2", booleans=True)
     if in1.ndim != in2.ndim:
-        raise geometry.wrong(
+        raise checks.wrong(
             "in2", "have as many axes as `in1`", f"shapes {in1.shape} and {in2.shape}"
         )
     with jax.numpy_dtype_promotion("standard"):
@@ -30,7 +30,7 @@ def operands(in1: ArrayLike, in2: ArrayLike) -> tuple[Array, Array]:
 def one_of(name: str, value: object, words: Sequence[str]) -> str:
     """A known word; SciPy raises a ValueError for anything else."""
     if not isinstance(value, str) or value not in words:
-        raise geometry.wrong(name, f"be one of {tuple(words)}", repr(value))
+        raise checks.wrong(name, f"be one of {tuple(words)}", repr(value))
     return value
 
 
@@ -63,7 +63,7 @@ def larger_first(
         return in1, in2, False
     if all(n >= m for m, n in pairs):
         return in2, in1, True
-    raise geometry.wrong(
+    raise checks.wrong(
         "mode", "not be 'valid' unless one array is at least as large as the other on every axis",
         f"shapes {in1.shape} and {in2.shape}",
     )  # fmt: skip

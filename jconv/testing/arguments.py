@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jconv import geometry
+from jconv import checks
 from jconv.operands import number
 from jconv.testing.draws import normal
 from jconv.testing.trees import is_inexact, template_of
@@ -14,7 +14,7 @@ from jconv.testing.trees import is_inexact, template_of
 def filled_in(rng, args):
     """`args`, its inexact leaves as arrays and its templates drawn."""
     if not isinstance(args, tuple):
-        raise geometry.mistyped("args", "be a tuple", args)
+        raise checks.mistyped("args", "be a tuple", args)
 
     def fill(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct):
@@ -27,14 +27,14 @@ def filled_in(rng, args):
 def check_options(*, rtol, atol, terms, draws=1, order=1):
     counts = {"draws": draws, "order": order} | ({} if terms is None else {"terms": terms})
     for name, value in counts.items():
-        geometry.whole(name, value, least=1)
+        checks.whole(name, value, least=1)
     limits = {"atol": atol} | ({} if rtol is None else {"rtol": rtol})
     for name, value in limits.items():
         if not 0 <= number(name, value) < math.inf:
-            raise geometry.wrong(name, "be finite and not negative", value)
+            raise checks.wrong(name, "be finite and not negative", value)
 
 
 def check_callable(**functions):
     for name, function in functions.items():
         if not callable(function):
-            raise geometry.mistyped(name, "be callable", function)
+            raise checks.mistyped(name, "be callable", function)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jconv import geometry
+from jconv import checks
 from jconv.operands import require_key
 from jconv.testing.closeness import is_half, spacing, widened
 
@@ -19,7 +19,7 @@ def generator_of(key):
         require_key(key)
         return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     return np.random.default_rng(
-        geometry.whole("key", key, least=0, must="be an integer or a JAX key")
+        checks.whole("key", key, least=0, must="be an integer or a JAX key")
     )
 
 

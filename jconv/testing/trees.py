@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jconv import geometry
+from jconv import checks
 
 
 def assert_same_form(law, name, got, want, check_dtypes=True):
@@ -28,9 +28,9 @@ def template_of(name, tree):
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
         if not is_inexact(leaf):
-            raise geometry.mistyped(name, "hold floating or complex arrays", leaf)
+            raise checks.mistyped(name, "hold floating or complex arrays", leaf)
     if not sum(math.prod(np.shape(leaf)) for leaf in leaves):
-        raise geometry.wrong(name, "hold at least one entry", tree)
+        raise checks.wrong(name, "hold at least one entry", tree)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), tree
     )
