@@ -58,8 +58,8 @@ def count(text: str) -> int:
     return number
 
 
-def seed(text: str) -> int:
-    """The type of an option that starts a random generator."""
+def from_zero(text: str) -> int:
+    """The type of an option that is at least 0."""
     if (number := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"must not be negative; got {text}")
     return number

@@ -25,7 +25,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--pools", type=Path, default=tables.POOLS, help="a table of poolings")
     add(
         "--drawn",
-        type=command_line.seed,
+        type=command_line.from_zero,
         metavar="SEED",
         help="layers of the same kinds, drawn by this seed",
     )

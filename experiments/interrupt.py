@@ -71,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Breaks one run, leaves another alone, compares."""
     parser = command_line.parser(__file__, __doc__)
     parser.add_argument(
-        "--kills", type=command_line.count, default=20, help="how often the run is killed"
+        "--kills", type=command_line.from_zero, default=20, help="how often the run is killed"
     )
-    parser.add_argument("--seed", type=command_line.seed, default=0, help="of the moments")
+    parser.add_argument("--seed", type=command_line.from_zero, default=0, help="of the moments")
     options = command_line.parse(parser, arguments, kills=1)
     kills, rng = options.kills, random.Random(options.seed)
     place = options.results / "interrupt" / f"{time.time_ns()}"

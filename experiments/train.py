@@ -26,7 +26,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--batch", type=int, default=64, help="images a step")
     add(
         "--seed",
-        type=command_line.seed,
+        type=command_line.from_zero,
         default=0,
         help="of the first weights, the order and the shifts",
     )

@@ -360,7 +360,7 @@ class TestRule:
 
     def test_wrong_arguments(self):
         x, kernel = example(0, jnp.float32)
-        with pytest.raises(TypeError, match=r"`args` must be a tuple; got .* of type list"):
+        with pytest.raises(TypeError, match="`args` must be a tuple; got list"):
             assert_rule(ruled(), correlate, [x, kernel])
         with pytest.raises(ValueError, match="`order` must be at least 1; got 0"):
             assert_rule(ruled(), correlate, (x, kernel), order=0)
@@ -429,5 +429,5 @@ class TestAgree:
         assert_agree(x + 0.1, x, atol=0.2, rtol=0.1)
         with pytest.raises(ValueError, match="`rtol` must be finite and not negative"):
             assert_agree(x, x, rtol=-1.0)
-        with pytest.raises(TypeError, match=r"`args` must be a tuple; got .* of type ArrayImpl"):
+        with pytest.raises(TypeError, match="`args` must be a tuple; got ArrayImpl"):
             assert_agree(jnp.sin, jnp.sin, x)

@@ -90,7 +90,7 @@ def summed(
     x, kernel = x.astype(kind), kernel.astype(kind)
     if x.ndim == 0 or x.size == 0:
         return cast(x * kernel if x.ndim == 0 else x, dtype)
-    method = local(kernel.size) if jnp.issubdtype(kind, jnp.floating) else "auto"
+    method = local(kernel.size, x.ndim == 1) if jnp.issubdtype(kind, jnp.floating) else "auto"
     padding = [(n, size - 1 - n) for n, size in zip(low, kernel.shape, strict=True)]
     y = conv(
         x[..., None], kernel[..., None, None], padding=padding, padding_mode=mode,

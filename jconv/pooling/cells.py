@@ -3,12 +3,17 @@
     x_bar[i] = sum_o y_bar[o] * (share of entry i in window o)
 
 It scatters nothing. Entry `i = stride*q + r` is read by the windows `o = q - b` through the taps at
-the distance `stride*b + low + r`, for the few blocks `b` that reach so far. In the layout `[q, r]`
-the adjoint is a sum over the blocks of one shifted, broadcast view of the windows; a reshape undoes
-the layout. So padding costs the adjoint nothing. Cells `q` that the same blocks reach need no room
-around the windows, and are put side by side in one loop. Of few channels all entries of a cell of
-the last axis are written side by side, or, where they are many, each window is repeated `stride`
-times along that axis, which with the channels makes one long row.
+the distance `stride*b + low + r`, for the few blocks `b` that reach so far. Of 3 taps of stride 2:
+
+    x, in cells q of two entries r      0 1 | 2 3 | 4 5 | 6
+    b = 0: by window q, through taps    0 1 | 0 1 | 0 1 |
+    b = 1: by window q - 1                  | 2   | 2   | 2
+
+In the layout `[q, r]` the adjoint is a sum over the blocks of one shifted, broadcast view of the
+windows; a reshape undoes the layout. So padding costs the adjoint nothing. Cells `q` that the same
+blocks reach need no room around the windows, and are put side by side in one loop. Of few channels
+all entries of a cell of the last axis are written side by side, or, where they are many, each
+window is repeated `stride` times along that axis, which with the channels makes one long row.
 """
 
 import math

@@ -14,7 +14,7 @@ from jconv.testing.trees import is_inexact, template_of
 def filled_in(rng, args):
     """`args`, its inexact leaves as arrays and its templates drawn."""
     if not isinstance(args, tuple):
-        raise checks.mistyped("args", "be a tuple", args)
+        raise TypeError(f"`args` must be a tuple; got {type(args).__name__}.")
 
     def fill(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct):

@@ -18,9 +18,11 @@ def generator_of(key):
     if isinstance(key, jax.Array):
         require_key(key)
         return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    return np.random.default_rng(
-        checks.whole("key", key, least=0, must="be an integer or a JAX key")
-    )
+    if isinstance(key, bool) or not isinstance(key, int | np.integer):
+        raise checks.mistyped("key", "be an integer or a JAX key", key)
+    if key < 0:
+        raise checks.wrong("key", "not be negative", key)
+    return np.random.default_rng(key)
 
 
 def normal(rng, template):
