@@ -244,6 +244,7 @@ PLANNED_CASES = (
     conv_case("one tap of few channels", (4, 3), (1, 1), (3, 4), padding=1),
     conv_case("a column of few inputs", (5, 4), (3, 1), (3, 24), padding=(1, 0)),
     conv_case("rows a page apart", (19, 512), (17, 1), (1, 2)),
+    conv_case("planes a page apart", (18, 8, 64), (17, 1, 1), (1, 1), padding=((1, 0),) * 3),
     conv_case("five rows of taps", (8, 7), (5, 3), (8, 4), padding=2),
     conv_case("depthwise, few taps", (7, 6), (3, 2), (17, 17), groups=17, padding=((2, 1), (0, 3))),
     conv_case("depthwise, 7x4 taps", (6, 5), (7, 4), (16, 16), groups=16, padding=((2, 5), (2, 2))),

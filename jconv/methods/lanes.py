@@ -18,6 +18,7 @@ from itertools import product
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jconv import runs
@@ -51,9 +52,8 @@ LOADS = 180
 # of 256 channels on 6x28x28 took 1.49 ms, and take 0.85, 9x9 on 4x28x28 2.10 and 0.84; past one of
 # 32 7x7 of 192 on 8x28x28 took 3.2 and takes 2.5.
 CACHED = 7168
-# Bytes of a line of the first cache, of what all multiples share a place there, and how many lines
-# have room in it: 41 rows of 1024 numbers, read for one output, take 11 ms on 1024x1024, and 16
-# numbers further apart 1.5.
+# Bytes of a line of the first cache, bytes of which all multiples share a place there, and how many
+# lines may: 13 rows of 1024 numbers take as long so far apart as elsewhere, 21 up to twice as long.
 LINE, PAGE, WAYS = 64, 4096, 16
 # Products of an output past which it is computed once, not by each of several that read it: 27 taps
 # before max pooling by all three of the pooling, its winners and the derivative of a `relu`.
@@ -257,16 +257,28 @@ def _swapped(spec: Spec, x: Array, k: Array, backwards: bool) -> tuple[Spec, Arr
 def _with_room(windows: Sequence[Window], phases: Sequence[int], x: Array):
     """`x` padded so that each phase is one run, and the windows over it."""
     pairs = list(zip(windows, phases, strict=True))
-    around = [runs.room(w, p) for w, p in pairs]
-    *others, last = (runs.roomy(w, p) for w, p in pairs)
+    around, made = [runs.room(w, p) for w, p in pairs], [runs.roomy(w, p) for w, p in pairs]
     entry = x.shape[-1] * x.dtype.itemsize
-    apart = math.gcd(last.size * entry, PAGE)
-    if others and math.prod(w.taps for w in others) * apart > WAYS * PAGE:
-        more = -(-LINE // entry)
-        around[-1] = around[-1][0], around[-1][1] + more
-        last = dataclasses.replace(last, size=last.size + more).grown_to(last.extent)
-    xp = lax.optimization_barrier(grow(x, 1, [(*ends, 0) for ends in around]))
-    return [*others, last], xp
+    if _is_crowded(made, entry):
+        more = [0, *(1 for _ in made[2:]), -(-LINE // entry)]
+        around = [(low, high + n) for (low, high), n in zip(around, more, strict=True)]
+        made = [
+            dataclasses.replace(w, size=w.size + n).grown_to(w.extent)
+            for w, n in zip(made, more, strict=True)
+        ]
+    return made, lax.optimization_barrier(grow(x, 1, [(*ends, 0) for ends in around]))
+
+
+def _is_crowded(windows: Sequence[Window], entry: int) -> bool:
+    """Whether more rows that an output reads share a place in the first cache than it has room for.
+
+    41 rows of 1024 numbers take 11 ms on 1024x1024, and 16 numbers further apart 1.5.
+    """
+    pitch, places = entry * windows[-1].size, np.zeros(1, int)
+    for w in reversed(windows[:-1]):
+        places = np.add.outer(places, w.dilation * pitch * np.arange(w.taps)).ravel()
+        pitch *= w.size
+    return np.bincount(places % PAGE // LINE).max() > WAYS
 
 
 def _arranged(spec: Spec, blocks: int, turned: bool, a: Array) -> Array:
