@@ -72,6 +72,13 @@ def positive(text: str) -> float:
     return number
 
 
+def not_negative(text: str) -> float:
+    """The type of an option that may be 0 or more than that."""
+    if not 0 <= (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be finite and not negative; got {text}")
+    return number
+
+
 @contextlib.contextmanager
 def refusal() -> Iterator[None]:
     """Ends the script with the reason where what it is asked for is wrong or not there."""

@@ -101,7 +101,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=1.0,
         help="the largest norm of an image's gradient",
     )
-    add("--noises", type=float, nargs="+", default=[0.0, 2.0, 4.0, 8.0], help="in units of CLIP")
+    add(
+        "--noises",
+        type=command_line.not_negative,
+        nargs="+",
+        default=[0.0, 2.0, 4.0, 8.0],
+        help="in units of CLIP",
+    )
     add("--rounds", type=command_line.count, default=7, help="calls timed for the comparison")
     quick: dict[str, Any] = {"data": "digits", "epochs": 2, "rounds": 2, "noises": [0.0, 2.0]}
     return command_line.parse(parser, arguments, **quick)

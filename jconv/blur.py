@@ -15,11 +15,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jconv import checks
-from jconv.conv import conv
+from jconv.filtering import filtered
 from jconv.geometry import Ints, Padding
 from jconv.operands import array, inexact, wide
 from jconv.placement import placed, zeros
-from jconv.planner import local
 from jconv.pool_options import called
 from jconv.pooling.batches import selection
 from jconv.pooling.extremes import Choice, Winners, choice_of, chosen, gathered, scattered
@@ -110,14 +109,13 @@ def _blurred(static: _Static, y: Array, custom_vjp: bool = True) -> Array:
         kernel = laid(weights, axis, rank, rank + 1)[..., None]
         padding = [(0, 0)] * rank
         padding[axis] = (taps - 1) // 2, taps // 2
-        y = conv(
+        y = filtered(
             y,
             jnp.broadcast_to(kernel, (*kernel.shape[:-1], channels)),
-            stride=[step if a == axis else 1 for a in range(rank)],
-            padding=padding,
+            stride=tuple(step if a == axis else 1 for a in range(rank)),
+            padding=tuple(padding),
             padding_mode="reflect",
             groups=channels,
-            method=local(taps),
             custom_vjp=custom_vjp,
         )
     return y.astype(dtype)

@@ -107,6 +107,27 @@ def test_accelerators_get_convolutions_and_no_loop(taps, groups, platform):
     assert "stablehlo.while" not in program(platform)
 
 
+@pytest.mark.parametrize("platform", PLATFORMS[1:])
+def test_accelerators_get_long_filters_as_convolutions(platform):
+    """Where a CPU gets loops, lest one NaN be everywhere."""
+    x, box = jax.ShapeDtypeStruct((9, 400), "float32"), np.ones(321, "float32") / 321
+    for f in (
+        lambda x: jconv.ndimage.correlate1d(x, box, mode="constant", cval=2.5),
+        lambda x: jconv.filters.apply(x[..., None], box[None]),
+    ):
+        program = jax.export.export(jax.jit(f), platforms=[platform])(x).mlir_module()
+        assert program.count("stablehlo.convolution") == 1
+        assert "stablehlo.add" not in program
+
+
+def test_an_asked_method_is_not_cut_into_batches():
+    x, kernel = (jax.ShapeDtypeStruct(s, "float32") for s in ((64, 99, 99, 8), (9, 9, 8, 8)))
+    for method, loops in (("fourier", 0), ("auto", 1)):
+        f = jax.jit(partial(jconv.conv, method=method))
+        program = jax.export.export(f, platforms=["cpu"])(x, kernel).mlir_module()
+        assert program.count("stablehlo.while") == loops
+
+
 @pytest.mark.parametrize("method", ["auto", "direct"])
 @pytest.mark.parametrize(("rank", "dtype"), [(4, "float32"), (1, "int32")])
 def test_accelerators_get_no_convolution_that_they_lack(rank, dtype, method):

@@ -113,6 +113,13 @@ def test_no_entries(name, mode, shapes):
     assert_same(getattr(signal, name)(*arrays, mode), getattr(scipy.signal, name)(*arrays, mode))
 
 
+@pytest.mark.parametrize("name", ALONG)
+def test_axes_of_nothing_are_not_looked_at(name):
+    for in1, in2, axes in ((2.0, 3.0, 0), (2.0, 3.0, []), (np.zeros((0, 2)), np.ones((2, 2)), 5)):
+        expected = getattr(scipy.signal, name)(in1, in2, axes=axes)
+        assert_same(getattr(signal, name)(in1, in2, axes=axes), np.asarray(expected))
+
+
 @pytest.mark.parametrize("name", [*NAMES, *ALONG])
 def test_no_axes(name):
     assert complex(getattr(signal, name)(2.0, 3j)) == (-6j if name == "correlate" else 6j)

@@ -6,9 +6,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jconv.conv import conv
+from jconv.filtering import filtered
 from jconv.operands import is_zero, wide
-from jconv.planner import local
 
 
 def working(x: Array, dtype, mode: str, cval: ArrayLike, *weights: Array):
@@ -90,11 +89,10 @@ def summed(
     x, kernel = x.astype(kind), kernel.astype(kind)
     if x.ndim == 0 or x.size == 0:
         return cast(x * kernel if x.ndim == 0 else x, dtype)
-    method = local(kernel.size, x.ndim == 1) if jnp.issubdtype(kind, jnp.floating) else "auto"
-    padding = [(n, size - 1 - n) for n, size in zip(low, kernel.shape, strict=True)]
-    y = conv(
+    padding = tuple((n, size - 1 - n) for n, size in zip(low, kernel.shape, strict=True))
+    y = filtered(
         x[..., None], kernel[..., None, None], padding=padding, padding_mode=mode,
-        padding_value=outside(mode, cval, kind), flip=flip, method=method,
+        padding_value=outside(mode, cval, kind), flip=flip,
     )  # fmt: skip
     return cast(y[..., 0], dtype)
 

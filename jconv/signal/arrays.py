@@ -136,12 +136,11 @@ def _convolve(in1: Array, in2: Array, mode: str, method: str) -> Array:
 
 def _along(in1: Array, in2: Array, mode: str, axes: object, method: str) -> Array:
     one_of("mode", mode, MODES)
-    axes = _axes(axes, in1.ndim)
     if in1.ndim == 0:
         return in1 * in2
     if in1.size == 0 or in2.size == 0:
         return jnp.zeros((0,), inexact(in1).dtype)
-    taken = [a for a in axes if 1 not in (in1.shape[a], in2.shape[a])]
+    taken = [a for a in _axes(axes, in1.ndim) if 1 not in (in1.shape[a], in2.shape[a])]
     pairs = zip(in1.shape, in2.shape, strict=True)
     if any(1 not in (m, n) and m != n for a, (m, n) in enumerate(pairs) if a not in taken):
         raise checks.wrong(
