@@ -204,6 +204,7 @@ def channel_mean(channels: int, n: int = 2) -> Array:
     Raises:
       ValueError: `channels` is less than 1, or `n` is not 1 to 16; TypeError: one is no int.
 
+    >>> from jconv import conv
     >>> conv(jnp.array([[[3.0, 6.0, 9.0]]]), channel_mean(3))
     Array([[[6.]]], dtype=float32)
     """

@@ -40,6 +40,7 @@ def pad(
     Raises:
       ValueError: an unknown mode, a malformed pair, too few axes, or a crop of more than there is.
 
+    >>> import jax.numpy as jnp
     >>> pad(jnp.array([[1], [2], [3]]), [(2, -1)], mode="reflect").ravel()
     Array([3, 2, 1, 2], dtype=int32)
     """

@@ -41,6 +41,7 @@ def unfold(
     Raises:
       ValueError, TypeError: as `conv`.
 
+    >>> import jax.numpy as jnp
     >>> unfold(jnp.array([[1], [2], [3], [4]]), (3,)).squeeze(-1)
     Array([[1, 2, 3],
            [2, 3, 4]], dtype=int32)
@@ -99,6 +100,7 @@ def fold(
     Raises:
       ValueError, TypeError: as `unfold`; and where `patches` has not the `out` of these options.
 
+    >>> import jax.numpy as jnp
     >>> fold(jnp.ones((2, 3, 1)), (4,)).ravel()
     Array([1., 2., 2., 1.], dtype=float32)
     """
