@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,32 +51,24 @@ def parse(
     return options
 
 
-def count(text: str) -> int:
-    """The type of an option that is at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {text}")
-    return number
+def _bounded(name: str, kind: Callable, holds: Callable[[Any], bool], must: str) -> Callable:
+    """The type of an option, which argparse calls by its name where it is no number at all."""
+
+    def read(text: str) -> Any:
+        if not holds(number := kind(text)):
+            raise argparse.ArgumentTypeError(f"must {must}; got {text}")
+        return number
+
+    read.__name__ = name
+    return read
 
 
-def from_zero(text: str) -> int:
-    """The type of an option that is at least 0."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative; got {text}")
-    return number
-
-
-def positive(text: str) -> float:
-    """The type of an option that is more than 0."""
-    if not 0 < (number := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"must be positive and finite; got {text}")
-    return number
-
-
-def not_negative(text: str) -> float:
-    """The type of an option that may be 0 or more than that."""
-    if not 0 <= (number := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"must be finite and not negative; got {text}")
-    return number
+count = _bounded("count", int, lambda n: n >= 1, "be at least 1")
+from_zero = _bounded("from_zero", int, lambda n: n >= 0, "not be negative")
+positive = _bounded("positive", float, lambda n: 0 < n < math.inf, "be positive and finite")
+not_negative = _bounded(
+    "not_negative", float, lambda n: 0 <= n < math.inf, "be finite and not negative"
+)
 
 
 @contextlib.contextmanager

@@ -192,11 +192,11 @@ def kronecker_factors(
         "expand"   A = 1/(N*T) sum_(n, o) p[n, o] p[n, o]'    G = 1/N sum_(n, o) b[n, o] b[n, o]'
         "reduce"   A = 1/N sum_n p[n] p[n]'                   G = 1/N sum_n b[n] b[n]'
 
-    where `p[n] = 1/T sum_o p[n, o]` and `b[n] = sum_o b[n, o]`. `kron(A, G)` is for
-    the mean over examples of `g g'`, with `g` the gradient of an example's loss in
-    `kernel.ravel()`: the Fisher matrix where `y_bar` comes of labels drawn from the model, the
-    empirical one where it comes of those in the data. Grosse and Martens have `T` times this `A`
-    and a `T`-th of this `G`. Multiply the cotangents of a mean over the batch by `N`.
+    where `p[n] = 1/T sum_o p[n, o]` and `b[n] = sum_o b[n, o]`. `kron(A, G)` is for the mean over
+    examples of `g g'`, with `g` the gradient of an example's loss in `kernel.ravel()`: the Fisher
+    matrix where `y_bar` comes of labels drawn from the model, the empirical one where it comes of
+    those in the data. Grosse and Martens have `T` times this `A` and a `T`-th of this `G`. Multiply
+    the cotangents of a mean over the batch by `N`.
 
     In a net that is linear after the layer, `kron(A, sum_c G_c)` is the Gauss-Newton matrix of the
     squared error, with `G_c` from the cotangents of the net's output `c`: by `"expand"` where each
@@ -212,10 +212,9 @@ def kronecker_factors(
       others: as in `conv`.
 
     Returns:
-      `KroneckerFactors(input, output)`: `A` `[k, k]` and `G` `[out_channels, out_channels]`,
-      `k = prod(taps) * in`, in the order of
-      `kernel.reshape(k, -1)`. With more than one group, those of each group,
-      `[groups, k // groups, k // groups]` and
+      `KroneckerFactors(input, output)`: `A` `[k, k]` and `G` `[out_channels, out_channels]`, where
+      `k = prod(taps) * in`, in the order of `kernel.reshape(k, -1)`. With more than one group,
+      those of each group, `[groups, k // groups, k // groups]` and
       `[groups, out_channels // groups, out_channels // groups]`.
 
     Raises:

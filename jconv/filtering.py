@@ -30,10 +30,10 @@ def filtered(x: Array, kernel: Array, *, padding_value: ArrayLike = 0, **options
     method = "direct" if is_signal or taps > MOST_LOOPED else "lanes"
     values = () if is_zero(padding_value) else (jnp.asarray(padding_value, x.dtype),)
     static = method, tuple(options.items())
-    return per_platform(_on_cpu, _elsewhere, static, x, kernel, *values)
+    return per_platform(_by_method, _elsewhere, static, x, kernel, *values)
 
 
-def _on_cpu(static: tuple[str, tuple], x: Array, kernel: Array, *values: Array) -> Array:
+def _by_method(static: tuple[str, tuple], x: Array, kernel: Array, *values: Array) -> Array:
     method, options = static
     given: dict[str, Any] = dict(options)
     if values:
@@ -42,4 +42,4 @@ def _on_cpu(static: tuple[str, tuple], x: Array, kernel: Array, *values: Array) 
 
 
 def _elsewhere(static: tuple[str, tuple], x: Array, kernel: Array, *values: Array) -> Array:
-    return _on_cpu(("auto", static[1]), x, kernel, *values)
+    return _by_method(("auto", static[1]), x, kernel, *values)

@@ -48,6 +48,12 @@ def is_zero(value: object) -> bool:
     return type(value) in (int, float) and repr(value) in ("0", "0.0")
 
 
+def is_within(value: float, dtype) -> bool:
+    """Whether integers of this dtype hold a number, but for its fraction."""
+    limits = jnp.iinfo(dtype)
+    return math.isfinite(value) and limits.min <= int(value) <= limits.max
+
+
 def scalar(name: str, value: ArrayLike, dtype) -> ArrayLike:
     """A number, or an array without axes, as the `dtype` that must hold it; Python's 0 as it is."""
     if is_zero(value):

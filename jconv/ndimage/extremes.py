@@ -23,7 +23,7 @@ from jconv.ndimage.arguments import (
 )
 from jconv.ndimage.passes import Run, windows_along
 from jconv.ndimage.sums import cast, outside, stored, unfiltered, working
-from jconv.operands import array
+from jconv.operands import array, is_within
 from jconv.padding import padded
 from jconv.placement import placed
 from jconv.pooling.extremes import best_of, extremes, opposite, picked
@@ -131,10 +131,8 @@ def _holds(dtype, mode: str, cval: ArrayLike) -> bool:
         return False
     if mode != "constant":
         return True
-    if not isinstance(cval, int | float) or not float(cval).is_integer():
-        return False
-    limits = jnp.iinfo(dtype)
-    return limits.min <= cval <= limits.max
+    is_known = isinstance(cval, int | float)
+    return is_known and float(cval).is_integer() and is_within(cval, dtype)
 
 
 def _boxed(x: Array, run: Run, cval: ArrayLike, dtype, least: bool) -> Array:

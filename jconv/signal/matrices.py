@@ -1,6 +1,5 @@
 """Convolution and correlation of two matrices, with a choice of what lies outside."""
 
-import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jconv import checks
-from jconv.operands import array, is_zero
+from jconv.operands import array, is_within, is_zero
 from jconv.signal.parts import Kept, cut, is_complex, kept, larger_first, one_of, operands, turned
 
 BOUNDARIES = {
@@ -109,10 +108,9 @@ def _fill(value: ArrayLike, dtype) -> ArrayLike:
         raise checks.wrong("fillvalue", "be one number", f"shape {made.shape}")
     if is_complex(made) and not jnp.issubdtype(dtype, jnp.complexfloating):
         raise checks.wrong("fillvalue", f"be real for arrays of {dtype}", value)
-    if jnp.issubdtype(dtype, jnp.integer) and not isinstance(made, Tracer):
-        limits, number = jnp.iinfo(dtype), made.item()
-        if not (math.isfinite(number) and limits.min <= int(number) <= limits.max):
-            raise checks.wrong("fillvalue", f"be a number that {dtype} can hold", value)
+    is_known = jnp.issubdtype(dtype, jnp.integer) and not isinstance(made, Tracer)
+    if is_known and not is_within(made.item(), dtype):
+        raise checks.wrong("fillvalue", f"be a number that {dtype} can hold", value)
     return made.reshape(()).astype(dtype)
 
 
