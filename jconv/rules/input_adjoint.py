@@ -25,6 +25,7 @@ from jconv.rules.shared import (
     is_small_grouped,
     is_tileable,
     is_unrolled,
+    reads_odd_channels,
     shares_no_input,
 )
 
@@ -156,11 +157,14 @@ def _has_phases(p: Problem) -> bool:
     """A stride whose phases have taps each, too few to fill a convolution of them all.
 
     More taps than outputs XLA:CPU turns round: 7x7 with stride 3, 64 -> 64 channels on 16x14x16,
-    take 1.5 ms by phases and 17 as they are.
+    take 1.5 ms by phases and 17 as they are. What widens gains where it is large: 3x3 with stride
+    2, 24 -> 32 on 16x56x56, 3.9 and 9.7, 32 -> 64 on 4x112x112 4.5 and 6.2, but on 56x56 0.46 and
+    0.37.
     """
     if not (p.undoes_stride and p.every(lambda w: w.taps >= w.stride)):
         return False
-    narrows = p.inputs >= max(16, p.outputs)
+    is_large = p.products >= 2**25 and p.outputs < 128
+    narrows = p.inputs >= 16 and p.outputs <= (2 if is_large else 1) * p.inputs
     least = 14 if p.taps <= 9 else 8
     is_turned_round = p.rank > 1 and p.taps > math.prod(p.spec.out)
     return is_turned_round or (narrows and p.every(lambda w: w.out >= least))
@@ -169,6 +173,23 @@ def _has_phases(p: Problem) -> bool:
 def _has_few_positions(p: Problem) -> bool:
     """Fewer than channels: 3x3 taps on 7x8 from 512 to 64 take 0.25 ms and 0.19 by patches."""
     return p.is_unit_stride and p.positions <= min(p.inputs, 2 * p.outputs)
+
+
+def _reads_few(p: Problem) -> bool:
+    """Patches of a few outputs, to many inputs: 3x3 taps, 128 -> 4 channels on 4x56x56, take 1.0 ms
+    and 1.7 as they are, 5x5, 128 -> 3 on 16x32x32, 2.4 and folded 5.9; 3x3, 48 -> 4 on 2x28x28,
+    0.20 and 0.15.
+    """
+    is_few = p.rank == 2 and p.taps > 1 and p.outputs <= 6 and p.inputs >= 48
+    is_plain = p.is_unit_stride and p.reads_no_zeros_between
+    return is_few and is_plain and p.positions * p.inputs >= 2**18
+
+
+def _is_odd(p: Problem) -> bool:
+    """3x3 taps, 40 -> 7 channels on 16x56x56, take 17 ms, by patches 4.9 and folded 6.8; parts of
+    5x5 with stride 2, 40 -> 33, 4.4 and 7.1.
+    """
+    return p.is_unit_stride and p.outputs <= 15 and reads_odd_channels(p)
 
 
 def _is_large(p: Problem) -> bool:
@@ -204,6 +225,7 @@ RULES = (
     SIDE_BY_SIDE,
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     OTHER_VOLUMES,
+    Rule("patches", _reads_few, "few channels to many: patches of the few (3x3 taps, 128 to 4)"),
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
     Rule("bands", _is_large_folded, "rows of an image beyond the caches (stem7x7s2 on 896x896)"),
     Rule("fold", _is_folded, "rows of taps as channels, on both threads (stem7x7s2)"),
@@ -212,5 +234,6 @@ RULES = (
     Rule("bands", _has_large_phases, "rows of an image beyond the caches (res3x3s2 on 224x224)"),
     Rule("by_phase", _has_phases, "each phase of the stride by its own taps (res3x3s2_56)"),
     Rule("patches", _has_few_positions, "many channels, few positions: one product (res3x3_7)"),
+    Rule("patches", _is_odd, "odd channels (3x3 taps, 40 to 7 channels)"),
     DIRECT,
 )
