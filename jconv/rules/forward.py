@@ -20,6 +20,7 @@ from jconv.rules.shared import (
     has_room_for_rows,
     has_tiles,
     is_long,
+    is_narrow_strided,
     is_small_grouped,
     is_tileable,
     is_unrolled,
@@ -88,8 +89,9 @@ def _is_folded(p: Problem) -> bool:
     3x3 taps of stride 2, 64 -> 64 channels on 8x57x57, take 1.7 ms folded and 2.8 as they are,
     128 -> 48 on 4x45x46 1.0 and 1.2, -> 16 on 8x38x39 0.8 and 0.6; larger copies cost what they
     gain, 3x5, 64 -> 128 on 8x62x62, 5.6 and 4.7, and rows whose windows share no input nothing.
+    Where one row is left, 22x1, 8 -> 16 on 16x22x500, take 1.0 ms as they are and folded 1.5.
     """
-    if p.rank != 2:
+    if p.rank != 2 or p.spec.out[0] == 1:
         return False
     overlap = p.spec.taps[0] / p.spec.windows[0].stride
     copies = p.batch * math.prod(p.spec.size) * p.inputs * overlap
@@ -97,6 +99,17 @@ def _is_folded(p: Problem) -> bool:
     is_cheap = copies <= 5 * 2**19 and last.taps != last.stride
     pays = p.is_unit_stride or (p.outputs >= min(p.inputs, 32) and is_cheap)
     return pays and p.reads_no_zeros_between and gains_by_folding(p)
+
+
+def _has_few_phases(p: Problem) -> bool:
+    """A long stride that nearly divides the taps: 8x8 taps of stride 4, 4 -> 32 channels on
+    32x84x84, take 1.8 ms by phases and 2.2 folded, 11x11, 3 -> 64 on 4x224x224, 5.2 and 6.5, but
+    7x7 of stride 3 on 8x100x100 1.9 and 1.3, 9x9 of 4, 64 -> 64 on 4x64x64, 6.3 and 6.0.
+    """
+    filled = math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
+    is_long = p.every(lambda w: 3 <= w.stride <= w.taps // 2)
+    is_few = p.rank == 2 and p.inputs <= 8
+    return is_few and p.is_undilated and is_long and 4 * filled <= 5 * p.taps
 
 
 def _has_few_positions(p: Problem) -> bool:
@@ -162,9 +175,11 @@ RULES = (
     APART,
     # From here on all is dense.
     SIDE_BY_SIDE._replace(when=_is_apart),
+    Rule("patches", is_narrow_strided, "a volume's strides (3x3x3 taps of stride 2, 16 to 32)"),
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     OTHER_VOLUMES,
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
+    Rule("phases", _has_few_phases, "long strides (8x8 taps of stride 4, 4 to 32 channels)"),
     Rule("turned", _is_turned, "rows of taps as outputs, on both threads (few16)"),
     Rule("fold", _is_folded, "rows of taps as channels, on both threads (few16)"),
     Rule("patches", _has_few_runs, "a signal's strides, and one product (9 taps to 96)"),

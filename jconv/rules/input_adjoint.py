@@ -163,7 +163,7 @@ def _has_phases(p: Problem) -> bool:
     """
     if not (p.undoes_stride and p.every(lambda w: w.taps >= w.stride)):
         return False
-    is_large = p.products >= 2**25 and p.outputs < 128
+    is_large = p.products >= 2**26 and p.outputs < 128
     narrows = p.inputs >= 16 and p.outputs <= (2 if is_large else 1) * p.inputs
     least = 14 if p.taps <= 9 else 8
     is_turned_round = p.rank > 1 and p.taps > math.prod(p.spec.out)
@@ -180,7 +180,7 @@ def _reads_few(p: Problem) -> bool:
     and 1.7 as they are, 5x5, 128 -> 3 on 16x32x32, 2.4 and folded 5.9; 3x3, 48 -> 4 on 2x28x28,
     0.20 and 0.15.
     """
-    is_few = p.rank == 2 and p.taps > 1 and p.outputs <= 6 and p.inputs >= 48
+    is_few = p.rank == 2 and p.taps > 1 and p.outputs <= 6 and p.inputs >= 32
     is_plain = p.is_unit_stride and p.reads_no_zeros_between
     return is_few and is_plain and p.positions * p.inputs >= 2**18
 

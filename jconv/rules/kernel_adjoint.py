@@ -17,6 +17,7 @@ from jconv.rules.shared import (
     has_lines,
     has_room_for_rows,
     is_long,
+    is_narrow_strided,
     is_small_grouped,
     is_tileable,
     shares_no_input,
@@ -215,6 +216,15 @@ def _is_tiled(p: Problem) -> bool:
     return p.spec.taps == (3, 3) and p.positions >= _fewest_tiled(p)
 
 
+def _widens_in_tiles(p: Problem) -> bool:
+    """Turned, a product of few rows and columns comes in pieces, on both threads: 3x3 taps, 32 ->
+    64 channels on 64x26x26, take 16 ms and 9.8, 48 -> 64 on 32x14x14 4.2 and 2.9, 64 -> 128 9.2
+    and 9.4.
+    """
+    is_small = p.inputs * p.outputs <= 3 * 2**10 and p.outputs % 32 == 0
+    return p.rank == 2 and p.outputs > p.inputs >= 32 and is_small and _is_tiled(p)
+
+
 def _fewest_tiled(p: Problem) -> int:
     """256 -> 256 channels on 28x28 take 2.5 ms by patches, 1.7 by one axis and 1.1 by both."""
     most = max(p.inputs, p.outputs)
@@ -223,9 +233,9 @@ def _fewest_tiled(p: Problem) -> int:
 
 def _is_folded(p: Problem) -> bool:
     """What 1D serves better: 7x7 taps of 48 -> 48 channels on 8x27x27 take 9.6 ms by patches and
-    5.1 folded.
+    5.1 folded; 22x1 of 40 -> 40 on 8x22x476, of which one row remains, 2.9 and 4.4.
     """
-    if p.rank != 2 or not p.is_undilated:
+    if p.rank != 2 or not p.is_undilated or p.spec.out[0] == 1:
         return False
     if not p.is_unit_stride:
         return p.inputs <= 4 and p.spec.taps[0] >= 5
@@ -263,10 +273,12 @@ RULES = (
     Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
     Rule("patches", _is_brief, "few windows that share no input (4x4 taps of stride 4 on 8x9)"),
     SIDE_BY_SIDE,
+    Rule("patches", is_narrow_strided, "a volume's strides (3x3x3 taps of stride 2, 16 to 32)"),
     Rule("mixed", has_room_for_rows, "blocks of tiles and patches (volume3x3x3)"),
     OTHER_VOLUMES,
     Rule("direct", _is_light, "too few products to prepare them (3x3 taps on 8x16x16)"),
     Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
+    Rule("turned", _widens_in_tiles, "the same of the transposed kernel (3x3 taps, 32 to 64)"),
     Rule("winograd", _is_tiled, "24 products for 72 (cifar_3x3)"),
     Rule("fold", _is_folded, "rows of taps as channels, on both threads (stem7x7s2)"),
     Rule("patches", _has_patches, "blocks of patches and one product (res3x3s2_56)"),
