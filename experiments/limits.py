@@ -2,8 +2,9 @@
 
 On a CPU: what matrix products of XLA, a large one, those of first layers' kernel gradients and
 of a ResNeXt's groups, and convolutions of torch make of its cores, how many of them XLA's own
-2D convolution keeps busy, how many calls of a short loop go without the second thread, and what it
-costs to write to memory that the system has to map first.
+2D convolution keeps busy, what it makes of an odd number of channels, how many calls of a short
+loop go without the second thread, and what it costs to write to memory that the system has to map
+first.
 """
 
 import math
@@ -52,6 +53,13 @@ def limits(seconds: float, scale: int) -> Iterator[tuple[str, str]]:
     by_lax = _jitted(lambda x, k: convolutions.lax_conv(x, k, **options), x, kernel)
     yield "3x3 convolution by XLA", _rate(flops, _times(by_lax, seconds))
     yield "    threads that it keeps busy", f"{_busy(by_lax, seconds):.1f} of {peers.threads()}"
+    for inputs in (4, 3):
+        x, kernel = _normal(8, side, side, inputs), _normal(3, 3, inputs, 72)
+        flops = 2 * x.size * kernel.size // inputs
+        ways = {"": convolutions.lax_conv, ", by jconv": jconv.conv}
+        for by, conv in ways.items():
+            call = _jitted(lambda x, k, conv=conv: conv(x, k, **options), x, kernel)
+            yield f"    of {inputs} to 72 channels{by}", _rate(flops, _times(call, seconds))
     x, kernel = _normal(4, 56 // scale, 56 // scale, 96), _normal(7, 7, 1, 96)
     short = _jitted(lambda x, k: jconv.conv(x, k, padding="same", groups=96), x, kernel)
     taken = _times(short, seconds)
