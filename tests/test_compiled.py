@@ -19,6 +19,7 @@ from experiments.speed.convolutions import lax_conv
 from experiments.speed.tables import Layer, read_layers, read_pools
 from jconv import geometry
 from jconv.faces import steps
+from jconv.methods import METHODS
 from jconv.problem import FACES, Problem
 from jconv.rules.kernel_adjoint import SMALL
 from tests.cases import CONV_CASES, each_case
@@ -228,6 +229,16 @@ def test_no_loop_is_unrolled_over_many_phases(stride, unrolled):
     """Of a loop for each of 256 phases XLA:CPU compiles minutes."""
     layer = Layer("patches", 1, 8, 8, (64, 64), (stride,) * 2, (stride,) * 2, (0,) * 2, (1,) * 2, 8)
     assert (methods("input_adjoint", layer) == ["lanes"]) is unrolled
+
+
+@each_face
+@pytest.mark.parametrize(("padding", "dilation"), [(0, 1), (1, 1), (3, 1), (3, 2)])
+def test_no_rewrite_is_undone(padding, dilation, face):
+    """What a convolution is rewritten to leads on, and never back to itself."""
+    channels = 16, 32, 48, 64, 96, 128
+    for n, taps, c, m in itertools.product((9, 22, 40), (2, 3), channels, channels):
+        pairs = [(a, a) for a in (n, taps, 1, padding, dilation)]
+        assert methods(face, Layer("drawn", 1, c, m, *pairs, 1))[-1] in METHODS
 
 
 def test_kernel_gradients_of_images_are_never_left_to_xla():

@@ -15,6 +15,7 @@ from jconv.rules.shared import (
     SIDE_BY_SIDE,
     THIN,
     Rule,
+    filled_taps,
     gains_by_folding,
     has_long_rows,
     has_room_for_rows,
@@ -106,10 +107,9 @@ def _has_few_phases(p: Problem) -> bool:
     32x84x84, take 1.8 ms by phases and 2.2 folded, 11x11, 3 -> 64 on 4x224x224, 5.2 and 6.5, but
     7x7 of stride 3 on 8x100x100 1.9 and 1.3, 9x9 of 4, 64 -> 64 on 4x64x64, 6.3 and 6.0.
     """
-    filled = math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
     is_long = p.every(lambda w: 3 <= w.stride <= w.taps // 2)
     is_few = p.rank == 2 and p.inputs <= 8
-    return is_few and p.is_undilated and is_long and 4 * filled <= 5 * p.taps
+    return is_few and p.is_undilated and is_long and 4 * filled_taps(p) <= 5 * p.taps
 
 
 def _has_few_positions(p: Problem) -> bool:

@@ -16,6 +16,7 @@ from jconv.rules.shared import (
     SIDE_BY_SIDE,
     THIN,
     Rule,
+    filled_taps,
     gains_by_folding,
     has_long_rows,
     has_room_for_rows,
@@ -127,7 +128,7 @@ def _has_small_patches(p: Problem) -> bool:
     is_short = p.rank == 1 and p.taps <= (8 if p.inputs <= 4 else 5) and is_cached
     # 7 taps of stride 3, 3 -> 8 channels on 4x12848, take 0.33 ms and by phases 0.19; 4 taps,
     # filled up to 6, 2 -> 8 on 8x18356, 0.32 and 0.53.
-    is_short = is_short and (3 * _filled(p) > 4 * p.taps or p.every(lambda w: w.stride <= 2))
+    is_short = is_short and (3 * filled_taps(p) > 4 * p.taps or p.every(lambda w: w.stride <= 2))
     return is_small or is_few or is_short
 
 
@@ -140,17 +141,12 @@ def _is_strided(p: Problem) -> bool:
     """
     if not p.undoes_stride or p.products < 2**20:
         return False
-    filled = _filled(p)
+    filled = filled_taps(p)
     nearly = 2 * filled <= 3 * p.taps
     if p.rank == 1:
         return filled == p.taps or (nearly and p.outputs < 128)
     is_light = p.positions >= 512 and p.inputs <= 32 and p.outputs <= 64
     return filled == p.taps or p.outputs <= 16 or (nearly and is_light)
-
-
-def _filled(p: Problem) -> int:
-    """The taps that as many of every phase of the stride make."""
-    return math.prod(-(-w.taps // w.stride) * w.stride for w in p.spec.windows)
 
 
 def _has_phases(p: Problem) -> bool:
