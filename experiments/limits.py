@@ -11,6 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -50,16 +51,15 @@ def limits(seconds: float, scale: int) -> Iterator[tuple[str, str]]:
     if torch is not None:
         yield "3x3 convolution by torch", _rate(flops, _times(torch, seconds))
     options = {"stride": (1, 1), "padding": [(1, 1)] * 2, "dilation": (1, 1), "groups": 1}
-    by_lax = _jitted(lambda x, k: convolutions.lax_conv(x, k, **options), x, kernel)
+    by_lax = _jitted(partial(convolutions.lax_conv, **options), x, kernel)
     yield "3x3 convolution by XLA", _rate(flops, _times(by_lax, seconds))
     yield "    threads that it keeps busy", f"{_busy(by_lax, seconds):.1f} of {peers.threads()}"
     for inputs in (4, 3):
         x, kernel = _normal(8, side, side, inputs), _normal(3, 3, inputs, 72)
         flops = 2 * x.size * kernel.size // inputs
-        ways = {"": convolutions.lax_conv, ", by jconv": jconv.conv}
-        for by, conv in ways.items():
-            call = _jitted(lambda x, k, conv=conv: conv(x, k, **options), x, kernel)
-            yield f"    of {inputs} to 72 channels{by}", _rate(flops, _times(call, seconds))
+        for by, conv in (("", convolutions.lax_conv), (", by jconv", jconv.conv)):
+            taken = _times(_jitted(partial(conv, **options), x, kernel), seconds)
+            yield f"    of {inputs} to 72 channels{by}", _rate(flops, taken)
     x, kernel = _normal(4, 56 // scale, 56 // scale, 96), _normal(7, 7, 1, 96)
     short = _jitted(lambda x, k: jconv.conv(x, k, padding="same", groups=96), x, kernel)
     taken = _times(short, seconds)

@@ -329,20 +329,18 @@ def _of_bands(rows: Array, w: Window, bands: int, taps_first: bool) -> Array:
     Of more, bands are cut from what each tap sees, which are fewer arrays to put together: 64
     images of 32x32, 5x5 taps of stride 2 from 3 to 24 channels take 0.43 ms so, and 0.51.
     """
-    lead, rest = rows.shape[:3], rows.shape[4:]
+    lead, rest, out = rows.shape[:3], rows.shape[4:], w.out // bands
     if bands * w.taps <= TOGETHER:
-        out = w.out // bands
         places = itertools.product(range(bands), range(w.taps))
         if taps_first:
             places = sorted(places, key=lambda place: place[1])
         starts = [b * out * w.stride + t * w.dilation for b, t in places]
-        views = [strided(rows, 3, [s], [out], [w.stride]) for s in starts]
-        stacked = lax.optimization_barrier(jnp.stack(views, 1))
-        return stacked.reshape(lead[0], -1, lead[2], out, *rest)
-    cuts = (v.reshape(*lead, bands, w.out // bands, *rest) for v in _views(rows, 3, w))
-    views = [jnp.moveaxis(v, 3, 1) for v in cuts]
-    stacked = lax.optimization_barrier(jnp.stack(views, 1 if taps_first else 2))
-    return stacked.reshape(lead[0], bands * w.taps * lead[1], lead[2], w.out // bands, *rest)
+        stacked = jnp.stack([strided(rows, 3, [s], [out], [w.stride]) for s in starts], 1)
+    else:
+        cuts = (v.reshape(*lead, bands, out, *rest) for v in _views(rows, 3, w))
+        stacked = jnp.stack([jnp.moveaxis(v, 3, 1) for v in cuts], 1 if taps_first else 2)
+    stacked = lax.optimization_barrier(stacked)
+    return stacked.reshape(lead[0], bands * w.taps * lead[1], lead[2], out, *rest)
 
 
 def _taps(rows: Array, at: int, axis: int, w: Window) -> Array:
