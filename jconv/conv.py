@@ -10,8 +10,6 @@ other two as its rule.
 from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -19,7 +17,7 @@ from jconv import adjoint, checks, geometry
 from jconv.call import Call, check, check_paired
 from jconv.faces import evaluate
 from jconv.geometry import Ints, Padding
-from jconv.operands import factor_dtype, merged, numbers, scalar
+from jconv.operands import common_dtype, factor_dtype, merged, numbers, scalar
 from jconv.placement import placed
 
 
@@ -223,10 +221,7 @@ def _apply(call: Call, face: str, a: Array, b: Array) -> Array:
 
 def _face(face: str, static, a: Array, b: Array) -> Array:
     spec, method = static
-    # A cotangent has the dtype of sums, the other operand its own: met explicitly, whatever the
-    # user allows.
-    with jax.numpy_dtype_promotion("standard"):
-        common = factor_dtype(jnp.result_type(a, b), spec.preferred)
+    common = factor_dtype(common_dtype(a, b), spec.preferred)
     a, b = a.astype(common), b.astype(common)
     return evaluate(face, spec, method, a, b)
 

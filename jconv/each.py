@@ -17,13 +17,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array, lax
 
 from jconv import adjoint, products
 from jconv.blocks import BLOCK_BYTES, at_once, known
 from jconv.faces import evaluate
 from jconv.geometry import Spec
+from jconv.operands import common_dtype
 from jconv.planner import choose
 from jconv.platforms import per_platform
 from jconv.problem import Problem
@@ -139,8 +139,7 @@ def _few_at_a_time(each: tuple[Static, Callable], *arrays: Array) -> Any:
 
 def of_cotangents(static: Static, *arrays: Array) -> tuple[Static, list[Array]]:
     """A face within a rule: its dtype follows the cotangent, not `preferred_element_type`."""
-    with jax.numpy_dtype_promotion("standard"):
-        common = jnp.result_type(*arrays)
+    common = common_dtype(*arrays)
     static = static._replace(spec=replace(static.spec, preferred=None))
     return static, [a.astype(common) for a in arrays]
 

@@ -226,9 +226,9 @@ def windows(
 
 
 def _ceiled(w: Window) -> Window:
-    """Torch's `ceil_mode`: a last, partial window counts; none that starts in the high padding."""
+    """Torch's `ceil_mode`: a last, partial window counts, unless it starts in the high padding."""
     out = -(-(w.extent - w.reach - 1) // w.stride) + 1
-    out = min(out, -(-(w.low + w.spread) // w.stride))
+    out -= (out - 1) * w.stride >= w.low + w.spread
     high = (out - 1) * w.stride + w.reach + 1 - w.low - w.spread
     return dataclasses.replace(w, high=high)
 

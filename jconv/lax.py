@@ -194,7 +194,8 @@ def conv_transpose(
         reversed, its channels change sides.
       use_consistent_padding: what pairs mean.
 
-    Returns, Raises: as `conv_general_dilated`.
+    Returns, Raises: as `conv_general_dilated`; a ValueError for a wrong number of strides or
+    dilations.
 
     >>> conv_transpose(jnp.array([[[1.0], [2.0]]]), jnp.ones((2, 1, 1)), (2,), "VALID").ravel()
     Array([1., 1., 2., 2.], dtype=float32)
@@ -207,7 +208,8 @@ def conv_transpose(
             )
         dimension_numbers = DEFAULTS[lhs.ndim - 2].split()
     layout = layout_of(lhs.ndim, rhs.shape, dimension_numbers)
-    strides = per_axis("strides", strides, lhs.ndim - 2)
+    strides = per_axis("strides", strides, lhs.ndim - 2, least=None)
+    strides = dilations("strides", strides, lhs.ndim - 2)
     is_word = isinstance(padding, str) and padding in WORDS[:2]
     if checks.flag("use_consistent_padding", use_consistent_padding) or is_word:
         taps = [rhs.shape[axis] for axis in layout.rhs_spec[2:]]

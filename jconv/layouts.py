@@ -221,7 +221,7 @@ def _is_bool(value: object) -> bool:
 
 def dtypes_of(operand: Array, preferred: DTypeLike | None) -> tuple[Any, Any]:
     """Of what is summed, and of the result. Bools sum to whether any is true."""
-    if preferred is None:
+    if preferred is None or (_is_bool(operand) and operand.dtype == preferred):
         return (jnp.int32 if _is_bool(operand) else operand.dtype), operand.dtype
     result = preferred_dtype(operand.dtype, preferred, checks.mistyped)
     return factor_dtype(operand.dtype, result), result

@@ -129,6 +129,22 @@ def preferred_dtype(dtype, preferred: DTypeLike, error: Callable[..., Exception]
     return made
 
 
+def common_dtype(*arrays: Array) -> np.dtype:
+    """Where a cotangent, of the dtype of sums, meets another operand, whatever the user allows.
+
+    JAX promotes no float of a byte to another float; bfloat16 holds each.
+    """
+    kinds = {a.dtype for a in arrays}
+    if len(kinds) > 1:
+        kinds = {jnp.dtype(jnp.bfloat16) if _is_tiny(kind) else kind for kind in kinds}
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*kinds)
+
+
+def _is_tiny(dtype) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize == 1
+
+
 def factor_dtype(dtype, preferred: np.dtype | None):
     """What factors of `dtype` are multiplied as: where sums are of another kind, as those."""
     return dtype if preferred is None or _family(dtype) == _family(preferred) else preferred

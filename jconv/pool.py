@@ -54,7 +54,7 @@ def max_pool(
       padding: `"valid"`, `"same"`, `"same_lower"`, `"full"`, `"causal"`, an int, one int per axis,
         or one `(low, high)` pair per axis, as in `conv`. Negative amounts crop.
       dilation: int, or one int per spatial axis.
-      ceil_mode: a last, partial window counts, and none that starts in the high padding (torch's
+      ceil_mode: a last, partial window counts, unless it starts in the high padding (torch's
         meaning).
       return_indices: also where the winners are.
       custom_vjp: False leaves it to JAX to transpose what the winners read, which also gives

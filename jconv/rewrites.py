@@ -169,6 +169,8 @@ def common(w: Window) -> int:
 
 
 def _decimated(w: Window, g: int) -> Window:
+    if g == 1:
+        return w
     first = -w.low % g
     size, low = -(-(w.size - first) // g), (w.low + first) // g
     stride, dilation = w.stride // g, w.dilation // g

@@ -232,6 +232,16 @@ PLANNED_CASES = (
         stride=(2, 4),
         dilation=(4, 2),
     ),
+    conv_case(
+        "the same beside zeros between inputs",
+        (3, 7),
+        (2, 3),
+        (3, 4),
+        padding=(1, 2),
+        stride=(1, 2),
+        dilation=(1, 2),
+        input_dilation=(2, 1),
+    ),
     conv_case("long taps", (80,), (70,), (1, 2), padding="same"),
     conv_case("long taps over a long signal", (1500,), (70,), (2, 1), padding=((5, 80),)),
     conv_case("wide groups", (6, 5), (3, 2), (24, 20), groups=2, padding=1, stride=(1, 2)),
@@ -283,6 +293,9 @@ POOL_CASES = (
     pool_case("ceil mode", (8, 6), (3, 4), stride=(2, 3), padding=(1, 0), ceil_mode=True),
     pool_case("ceil mode beyond the padding", (5, 7), (3, 2), padding=(1, 1), ceil_mode=True),
     pool_case("ceil mode leaves a window out", (5,), (2,), stride=3, padding=1, ceil_mode=True),
+    pool_case(
+        "ceil mode in the high padding", (8,), (1,), stride=3, padding=((-2, 5),), ceil_mode=True
+    ),
     pool_case("window wider than the input", (2,), (3,), stride=2, ceil_mode=True),
     pool_case("uneven padding", (6, 5), (3, 2), padding=((2, 0), (0, 1)), stride=(1, 2)),
     pool_case("windows of only padding", (3, 4), (2, 2), padding=((3, 4), (2, 0))),

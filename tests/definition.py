@@ -277,9 +277,10 @@ def pooled_size(size, window, placed, ceil_mode):
     def along(n, w, s, pair, d):
         low, high = pair
         spare = n + low + high - extent(w, d)
-        return (
-            min(math.ceil(spare / s) + 1, math.ceil((n + low) / s)) if ceil_mode else spare // s + 1
-        )
+        if not ceil_mode:
+            return spare // s + 1
+        last = math.ceil(spare / s)
+        return last if last * s >= n + low else last + 1
 
     return tuple(map(along, size, window, placed.stride, placed.padding, placed.dilation))
 

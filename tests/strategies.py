@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from jconv.geometry import Spec, Window
 from tests import definition
 from tests.cases import MODES, ConvCase, PoolCase
 
@@ -61,6 +62,25 @@ def conv_cases(draw, *, linear=False):
         batch=draw(batches),
         options={**geometry, **geometry_free, "groups": groups, "flip": draw(st.booleans())},
     )
+
+
+@st.composite
+def windows(draw, longest):
+    """The window of one axis, all of whose options are its own."""
+    taps, dilation = draw(st.integers(1, longest)), draw(st.integers(1, 4))
+    stride, spacing = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    low, high = draw(st.tuples(*[st.integers(-1, longest)] * 2))
+    reach = (taps - 1) * dilation
+    least = max(-(-(reach - low - high) // spacing) + 1, 1)
+    return Window(draw(st.integers(least, least + 5)), taps, stride, low, high, dilation, spacing)
+
+
+@st.composite
+def specs(draw):
+    """Windows of one to three axes, and groups."""
+    rank = draw(st.integers(1, 3))
+    axes = draw(st.tuples(*[windows(LONGEST[rank])] * rank))
+    return Spec(axes, draw(st.integers(1, 2)))
 
 
 @st.composite

@@ -1,14 +1,19 @@
 """Values equal the NumPy loops: every face of every method, on every case."""
 
 import functools
+import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import jconv
+from jconv.faces import evaluate
+from jconv.planner import choose
+from jconv.problem import Problem
 from tests import definition, strategies
 from tests.cases import (
     CONV_CASES,
@@ -89,6 +94,31 @@ def test_faces_eager(case, method):
 )
 def test_faces_of_drawn_options(case, method, dtype, seed):
     assert_faces(case, jax.jit(case.faces(method)), dtype, seed)
+
+
+# Channels of a group, and examples, for which the planner is asked.
+WIDTHS = ((1, 1), (3, 3), (16, 16), (16, 64), (64, 16), (3, 64), (64, 3), (33, 40), (256, 256))
+BATCHES = 1, 64
+
+
+@drawn(80)
+@given(spec=strategies.specs(), seed=st.integers(0, 9))
+def test_what_is_rewritten_at_any_size_is_the_same(spec, seed):
+    """Whatever the planner may rewrite of these windows, were there more channels and examples."""
+    inputs, outputs = 2 * spec.groups, 3 * spec.groups
+    shapes = (2, *spec.size, inputs), (*spec.taps, 2, outputs), (2, *spec.out, outputs)
+    x, kernel, y = (dense(shape, "float64", (seed, i)) for i, shape in enumerate(shapes))
+    faces = {"forward": (x, kernel), "input_adjoint": (y, kernel), "kernel_adjoint": (x, y)}
+    for face, operands in faces.items():
+        problems = (
+            Problem(face, spec, n, spec.groups * c, spec.groups * m, jnp.dtype("float32"))
+            for (c, m), n in itertools.product(WIDTHS, BATCHES)
+        )
+        taken = {choose(problem, "cpu").method for problem in problems} - {*jconv.methods.METHODS}
+        expected = jax.jit(functools.partial(evaluate, face, spec, "shifts"))(*operands)
+        for method in sorted(taken):
+            actual = jax.jit(functools.partial(evaluate, face, spec, method))(*operands)
+            assert_close(actual, expected, "float64", terms=1000)
 
 
 @each_case(CONV_CASES)

@@ -47,6 +47,20 @@ def test_integers_are_exact(case, method, dtype):
         assert_same(actual, expected)
 
 
+@pytest.mark.parametrize("dtype", ["int16", "uint8"])
+@each_exact_method
+@each_case(CONV_CASES, "dilation and stride", "groups")
+def test_sums_of_integers_wrap_around(case, method, dtype):
+    """Also of constants, which XLA computes by itself while it compiles."""
+    info = np.iinfo(dtype)
+    data = tuple(np.where(a % 2, info.max - a, a).astype(dtype) for a in case.data(dtype))
+    faces = case.faces(method)
+    expected = case.defined_faces(*data)
+    for program, operands in ((jax.jit(faces), data), (jax.jit(lambda: faces(*data)), ())):
+        for actual, sums in zip(program(*operands), expected, strict=True):
+            assert_same(actual, (sums % (info.max - info.min + 1)).astype(dtype))
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_what_folds_back_keeps_narrow_integers(mode):
     y, kernel = dense((2, 7, 3), "uint8", 0), dense((3, 2, 3), "uint8", 1)

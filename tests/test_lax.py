@@ -291,7 +291,7 @@ def test_dtypes(dtype):
     """Equal, or refused by both."""
     lhs, rhs = (dense(s, "int8", i) % 3 for i, s in enumerate([(2, 3, 5), (4, 3, 3)]))
     lhs, rhs = jnp.asarray(lhs.astype(dtype)), jnp.asarray(rhs.astype(dtype))
-    for preferred in (None, *DTYPES[1:]):
+    for preferred in (None, *DTYPES):
         call = [(1,), "SAME"]
         options = {"preferred_element_type": preferred}
         try:
@@ -305,8 +305,9 @@ def test_dtypes(dtype):
         assert_same(actual, np.asarray(expected))  # sums of small integers: exact in all dtypes
 
 
-def test_gradients_have_the_dtype_of_the_arguments():
-    lhs, rhs = dense((2, 3, 5), "bfloat16", 0), dense((4, 3, 3), "bfloat16", 1)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_gradients_have_the_dtype_of_the_arguments(dtype):
+    lhs, rhs = dense((2, 3, 5), dtype, 0), dense((4, 3, 3), dtype, 1)
     options = {"window_strides": (1,), "padding": "SAME", "preferred_element_type": "float32"}
     y_bar = dense((2, 4, 5), "float32", 2)
     actual, expected = (
@@ -426,6 +427,14 @@ def test_errors_are_of_the_types_that_jax_raises(changes):
         theirs(**RIGHT | changes)
     with pytest.raises(expected.type, match=r"(?s)^`\w+` must .*; got .*\.$"):
         ours(**RIGHT | changes)
+
+
+@pytest.mark.parametrize("strides", [(0, 1), (-1, 1), 2, None])
+def test_errors_of_strides_of_conv_transpose(strides):
+    lhs, rhs = dense((2, 5, 6, 3), "float32", seed=0), dense((3, 2, 3, 4), "float32", seed=1)
+    for library, must in ((lax, None), (jconv.lax, "`strides` must")):
+        with pytest.raises(TypeError, match=must):
+            library.conv_transpose(lhs, rhs, strides, "SAME")
 
 
 def test_pairs_of_conv_transpose_may_be_an_array():

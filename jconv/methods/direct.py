@@ -181,6 +181,9 @@ def _convolve(
     """The windowed convolution, its spatial axes those of `lhs` behind the first."""
     axes = list(axes)
     lhs, rhs = factors(spec, lhs, rhs)
+    if jnp.issubdtype(lhs.dtype, jnp.integer):
+        # Of constants XLA computes it while it compiles, and lets no sum of integers wrap around.
+        lhs = lax.optimization_barrier(lhs)
     # XLA:CPU would swap the two, and compute that one number at a time.
     is_larger = math.prod(a.rhs for a in axes) > math.prod(a.lhs for a in axes)
     for i, axis in enumerate(axes):

@@ -20,7 +20,8 @@ types of errors are SciPy's. These arguments are common:
 Sums are kept in the dtype of `input` or `output`, at least float32 and, for integers, in the
 default float or int, which may wrap around (SciPy always takes float64). An integer result is cut
 off toward zero, after every pass over an axis, unless only rounding keeps it from the next integer
-(SciPy's is then 1 less), and wraps around. All but `input`, `weights` and `cval` are Python values.
+(SciPy's is then 1 less), and wraps around; what JAX's widest integers do not hold stops at their
+ends. All but `input`, `weights` and `cval` are Python values.
 
 Errors: a RuntimeError where a mode is unknown, or lengths, ranks or sizes do not match; a
 ValueError for other wrong values; a TypeError for a wrong type, or a traced value where a Python

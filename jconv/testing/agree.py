@@ -31,7 +31,7 @@ def assert_agree(
     output of a hundred entries or more to show a factor of 1.01.
 
     Raises `AssertionError` naming the output, its worst entry and both values; `TypeError` if
-    `args` is no tuple.
+    `args` is no tuple or `check_dtypes` no bool.
 
     >>> import jax.numpy as jnp, numpy as np
     >>> assert_agree(jnp.cumsum, [1, 3, 6], (jnp.array([1, 2, 3]),), check_dtypes=False)
@@ -39,7 +39,7 @@ def assert_agree(
     AssertionError: assert_agree: output: structures differ: * and [*, *, *].
     >>> assert_agree(jnp.cumsum, np.array([1, 3, 6]), (jnp.array([1, 2, 3]),), check_dtypes=False)
     """
-    check_options(rtol=rtol, atol=atol, terms=terms)
+    check_options(rtol=rtol, atol=atol, terms=terms, check_dtypes=check_dtypes)
     args = filled_in(generator_of(key), args)
     with jax.default_matmul_precision("highest"):
         got, want = (h(*args) if callable(h) else h for h in (f, g))

@@ -24,7 +24,8 @@ def filled_in(rng, args):
     return jax.tree.map(fill, args)
 
 
-def check_options(*, rtol, atol, terms, draws=1, order=1):
+def check_options(*, rtol, atol, terms, draws=1, order=1, check_dtypes=True):
+    checks.flag("check_dtypes", check_dtypes)
     counts = {"draws": draws, "order": order} | ({} if terms is None else {"terms": terms})
     for name, value in counts.items():
         checks.whole(name, value, least=1)
