@@ -255,6 +255,8 @@ PLANNED_CASES = (
     conv_case("few inputs to many", (9, 9), (2, 1), (4, 8192), padding=((1, 0), (0, 0))),
     conv_case("many inputs to few", (8, 8), (2, 1), (2048, 3), padding=((1, 0), (0, 0))),
     conv_case("long strides", (16, 21), (8, 8), (4, 5), padding=(0, 2), stride=4),
+    conv_case("large taps, strided", (19, 22), (9, 8), (9, 5), padding=(4, 1), stride=(3, 4)),
+    conv_case("few channels, strided", (13, 16), (5, 4), (3, 4), padding=(2, 1), stride=(2, 3)),
     conv_case("a volume's strides", (5, 6, 7), (3, 2, 3), (9, 24), padding=(1, 0, 2), stride=2),
     conv_case("tiles that widen", (16, 17), (3, 3), (32, 64), padding=1),
     conv_case("one row of outputs", (5, 9), (5, 1), (16, 17)),

@@ -16,7 +16,7 @@ GROUPS = {
     "in_jit": len(PUBLIC) + 1,
     "in_explicit_mode": len(PUBLIC) + 2,
     "in_shard_map": 2 * len(PUBLIC),
-    "in_small_blocks": 50,
+    "in_small_blocks": 52,
     "in_shards": 25,
 }
 

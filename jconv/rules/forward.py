@@ -102,14 +102,16 @@ def _is_folded(p: Problem) -> bool:
     return pays and p.reads_no_zeros_between and gains_by_folding(p)
 
 
-def _has_few_phases(p: Problem) -> bool:
-    """A long stride that nearly divides the taps: 8x8 taps of stride 4, 4 -> 32 channels on
-    32x84x84, take 1.8 ms by phases and 2.2 folded, 11x11, 3 -> 64 on 4x224x224, 5.2 and 6.5, but
-    7x7 of stride 3 on 8x100x100 1.9 and 1.3, 9x9 of 4, 64 -> 64 on 4x64x64, 6.3 and 6.0.
+def _has_long_strides(p: Problem) -> bool:
+    """A long stride that nearly divides the taps, of few channels or large taps.
+
+    8x8 taps of stride 4, 4 -> 32 channels on 32x84x84, take 1.8 ms by phases and 2.2 folded, 11x11,
+    3 -> 64 on 4x224x224, 5.2 and 6.5, 9x9 of 3, 64 -> 64 on 4x56x56, 5.7 and 8.2, but 7x7 of stride
+    3 on 8x100x100 1.9 and 1.3, 9x9 of 4, 64 -> 64 on 4x64x64, 6.3 and 6.0.
     """
     is_long = p.every(lambda w: 3 <= w.stride <= w.taps // 2)
-    is_few = p.rank == 2 and p.inputs <= 8
-    return is_few and p.is_undilated and is_long and 4 * filled_taps(p) <= 5 * p.taps
+    is_worth = p.rank == 2 and (p.inputs <= 8 or p.taps > 64)
+    return is_worth and p.is_undilated and is_long and 4 * filled_taps(p) <= 5 * p.taps
 
 
 def _has_few_positions(p: Problem) -> bool:
@@ -179,7 +181,7 @@ RULES = (
     Rule("mixed", _is_volume, "blocks of tiles and patches, 6 products for 12 (volume3x3x3)"),
     OTHER_VOLUMES,
     Rule("winograd", _is_tiled, "24 products for 72 or 36 for 100 (cifar_3x3, lenet2_5x5)"),
-    Rule("phases", _has_few_phases, "long strides (8x8 taps of stride 4, 4 to 32 channels)"),
+    Rule("phases", _has_long_strides, "long strides (8x8 taps of stride 4, 4 to 32 channels)"),
     Rule("turned", _is_turned, "rows of taps as outputs, on both threads (few16)"),
     Rule("fold", _is_folded, "rows of taps as channels, on both threads (few16)"),
     Rule("patches", _has_few_runs, "a signal's strides, and one product (9 taps to 96)"),

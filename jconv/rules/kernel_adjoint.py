@@ -14,6 +14,7 @@ from jconv.rules.shared import (
     POINTWISE,
     SIDE_BY_SIDE,
     Rule,
+    filled_taps,
     has_lines,
     has_room_for_rows,
     is_long,
@@ -51,6 +52,29 @@ def _is_pair(p: Problem) -> bool:
     return p.is_dense and p.taps == 1 and p.inputs * p.outputs == 2
 
 
+def _narrows_strided(p: Problem) -> bool:
+    """From many to a few channels with a stride, or from few to not many more: by phases.
+
+    5x5 taps of stride 2, 32 -> 1 channels on 4x66x66, take 1.5 ms by patches and 0.19; 9 of stride
+    2, 128 -> 3 on 4x4417, 2.2 and 0.41; 8x8 of stride 4, 1 -> 1 on 4x256x256, 0.55 and 0.30, but
+    5x5 of stride 2, 1 -> 2, 0.59 and 0.96, 3x3 of 2x1, 3 -> 4, 0.47 and 0.61. Of more channels the
+    taps that fill up phases cost too much: 4x4 of stride 2, 96 -> 16 on 8x69x69, 3.2 and 8.2, and
+    of few positions turning the kernel back: 3x3 of stride 2, 128 -> 4 on 26x26, 0.09 and 0.11.
+    """
+    strides = [w.stride for w in p.spec.windows]
+    is_few = p.outputs < 2 * p.inputs and min(strides) > 1
+    return (
+        p.is_dense
+        and p.rank <= 2
+        and p.is_undilated
+        and not p.is_unit_stride
+        and p.every(lambda w: w.taps >= w.stride)
+        and p.outputs <= 4
+        and (p.inputs >= 8 or is_few)
+        and p.positions >= 2 * p.inputs * math.prod(strides)
+    )
+
+
 def _has_one_input(p: Problem) -> bool:
     """One channel, and outputs so few that no matrix product helps.
 
@@ -81,26 +105,6 @@ def _narrows(p: Problem) -> bool:
         and p.positions >= 2 * p.inputs
         and math.prod(p.spec.size) <= 2 * math.prod(p.spec.out)
         and not _is_light(p)
-    )
-
-
-def _narrows_strided(p: Problem) -> bool:
-    """From many to a few channels with a stride: by phases, then turned.
-
-    5x5 taps of stride 2, 32 -> 1 channels on 4x66x66, take 1.5 ms by patches and 0.19; 9 of stride
-    2, 128 -> 3 on 4x4417, 2.2 and 0.41. Of more channels the taps that fill up phases cost too
-    much: 4x4 of stride 2, 96 -> 16 on 8x69x69, 3.2 and 8.2, and of few positions turning the kernel
-    back: 3x3 of stride 2, 128 -> 4 on 26x26, 0.09 and 0.11.
-    """
-    strides = [w.stride for w in p.spec.windows]
-    return (
-        p.rank <= 2
-        and p.is_undilated
-        and not p.is_unit_stride
-        and p.every(lambda w: w.taps >= w.stride)
-        and p.outputs <= 4
-        and p.inputs >= 8
-        and p.positions >= 2 * p.inputs * math.prod(strides)
     )
 
 
@@ -233,14 +237,34 @@ def _fewest_tiled(p: Problem) -> int:
     return max(most, 512) if p.inputs * p.outputs < 2**18 else max(4 * most, 1024)
 
 
+def _has_long_strides(p: Problem) -> bool:
+    """Large taps of a stride that nearly divides them, as few taps of many channels.
+
+    11x11 taps of stride 4, 3 -> 64 channels on 4x224x224, take 4.0 ms by phases and folded 7.5, 9x9
+    of 3, 64 -> 64 on 4x56x56, 7.7 and by patches 11, but 8x8 of 4, 32 -> 64 on 8x84x84, 8.2 and
+    7.8. Few channels may be filled up: 13x13 of 3, 3 -> 32 on 4x128x128, 2.5 and folded 4.0, 11x11
+    of 5, 24 -> 24 on 2x112x112, 4.1 and by patches 2.7.
+    """
+    is_large = p.rank == 2 and p.is_undilated and p.taps > 64
+    is_filled = p.inputs <= 4 or 4 * filled_taps(p) <= 5 * p.taps
+    return is_large and is_filled and p.every(lambda w: 3 <= w.stride < w.taps)
+
+
+def _has_large_strided_taps(p: Problem) -> bool:
+    """Of few channels XLA's own is the fastest: 11x11 taps of stride 2, 3 -> 32 on 4x128x128, take
+    5.3 ms, by patches 8.8 and folded 16, 9x9 of stride 2, 16 -> 32 on 4x64x64, 4.2 and 6.9, but 64
+    -> 8, 26 and 13.
+    """
+    is_large = p.rank == 2 and p.is_undilated and p.taps > 64
+    return is_large and not p.is_unit_stride and p.inputs <= 16
+
+
 def _is_folded(p: Problem) -> bool:
     """What 1D serves better: 7x7 taps of 48 -> 48 channels on 8x27x27 take 9.6 ms by patches and
     5.1 folded; 22x1 of 40 -> 40 on 8x22x476, of which one row remains, 2.9 and 4.4.
     """
-    if p.rank != 2 or not p.is_undilated or p.spec.out[0] == 1:
+    if p.rank != 2 or not (p.is_undilated and p.is_unit_stride) or p.spec.out[0] == 1:
         return False
-    if not p.is_unit_stride:
-        return p.inputs <= 4 and p.spec.taps[0] >= 5
     copies = p.spec.taps[0] * math.prod(p.spec.out) * p.inputs
     is_long_tapped = max(p.spec.taps) >= 6 or _widens(p)
     return copies <= MOST_COPIES and p.inputs >= 8 and is_long_tapped
@@ -265,13 +289,13 @@ RULES = (
     Rule("direct", _is_pair, "1x1 taps of two numbers (1 to 2 channels)"),
     POINTWISE,
     DECIMATED,
+    Rule("phases", _narrows_strided, "a stride to few channels (5x5 taps of stride 2, 32 to 1)"),
     Rule("lanes", _has_one_input, "few channels: multiply-adds in one loop (filter3x3)"),
     *LONG,
     GROUPED._replace(when=_has_groups),
     APART,
     # From here on all is dense.
     Rule("turned", _narrows, "many channels to few: patches of the few (5x5 taps, 32 to 4)"),
-    Rule("phases", _narrows_strided, "the same with a stride (5x5 taps of stride 2, 32 to 1)"),
     Rule("patches", _has_few_rows, "few input channels: one small product (rgb3x3, audio_k25s4)"),
     Rule("patches", _is_brief, "few windows that share no input (4x4 taps of stride 4 on 8x9)"),
     SIDE_BY_SIDE,
@@ -282,6 +306,8 @@ RULES = (
     Rule("mixed", _is_half_tiled, "half of the products, in long rows (lenet2_5x5)"),
     Rule("turned", _widens_in_tiles, "the same of the transposed kernel (3x3 taps, 32 to 64)"),
     Rule("winograd", _is_tiled, "24 products for 72 (cifar_3x3)"),
+    Rule("phases", _has_long_strides, "large taps of long strides (11x11 of stride 4, 3 to 64)"),
+    Rule("direct", _has_large_strided_taps, "as XLA does it (11x11 taps of stride 2, 3 to 32)"),
     Rule("fold", _is_folded, "rows of taps as channels, on both threads (stem7x7s2)"),
     Rule("patches", _has_patches, "blocks of patches and one product (res3x3s2_56)"),
     DIRECT,
