@@ -74,6 +74,7 @@ def conv(
 
     Source: Goodfellow, Bengio, Courville (2016), eq. 9.6 and 9.7; LeCun et al. (1998).
 
+    >>> import jax.numpy as jnp
     >>> conv(jnp.array([[1], [2], [3], [4]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)).ravel()
     Array([-2, -2], dtype=int32)
     """
@@ -130,6 +131,7 @@ def conv_transpose(
 
     Source: Dumoulin and Visin (2016), section 4.
 
+    >>> import jax.numpy as jnp
     >>> conv_transpose(jnp.array([[1], [2]]), jnp.array([1, 0, -1]).reshape(3, 1, 1)).ravel()
     Array([ 1,  2, -1, -2], dtype=int32)
     """
@@ -197,6 +199,7 @@ def kernel_gradient(
 
     Source: LeCun et al. (1998); Goodfellow, Bengio, Courville (2016), eq. 9.11.
 
+    >>> import jax.numpy as jnp
     >>> kernel_gradient(jnp.array([[1], [2], [3], [4]]), jnp.array([[1], [10]]), (3,)).ravel()
     Array([21, 32, 43], dtype=int32)
     """

@@ -10,6 +10,7 @@ from jax import Array, lax
 from jconv import planner
 from jconv.blocks import map_blocks, split, sum_blocks
 from jconv.divisions import DIVISIONS
+from jconv.fusion import alone
 from jconv.geometry import Spec
 from jconv.methods import METHODS
 from jconv.problem import Problem
@@ -58,10 +59,22 @@ def _always(method: str, why: str) -> Rule:
 
 def _on(platform: str, method: str, face: str, spec: Spec, a: Array, b: Array) -> Array:
     asked, method = method, taken(problem_of(face, spec, a, b), method, platform).method
-    whole = partial(_by, face, spec, method, partial(_on, platform, "auto"))
+    whole = partial(_by, face, spec, method, partial(_part, platform))
     if asked != "auto" or platform != "cpu" or method not in COPYING:
         return whole(a, b)
     return _in_batches(face, spec, method, whole, a, b)
+
+
+def _part(platform: str, face: str, spec: Spec, a: Array, b: Array) -> Array:
+    """One face of what another convolution is rewritten to, or divided into.
+
+    XLA:CPU would put an input's adjoint back in place, number by number, in the loop that adds it
+    up: 4x4 taps of stride 2, 3 -> 8 channels on 8x96x96, took 1.4 ms by phases, and take 0.46.
+    """
+    computed = partial(_on, platform, "auto", face, spec)
+    method = taken(problem_of(face, spec, a, b), "auto", platform).method
+    is_loop = platform == "cpu" and method == "lanes" and face == "input_adjoint"
+    return alone(computed)(a, b) if is_loop else computed(a, b)
 
 
 # What may copy all of its operand to rearrange or to pad it.

@@ -108,9 +108,13 @@ def _is_folded(p: Problem) -> bool:
     # XLA:CPU has no fast way with zeros in both: 3x3 taps of stride 3 and dilation 2, 186 -> 192
     # channels on 2x40x40, 4.5 ms and 1.7.
     spreads = p.products >= 2**25 and p.every(lambda w: w.stride > 1 and w.dilation > 1)
-    is_image = p.inputs <= 4 and p.is_undilated and p.every(lambda w: w.stride <= 2)
     most = 64 if p.products < 2**26 else 63
-    return spreads or (is_image and (p.outputs <= most or p.taps >= 49))
+    return spreads or (_is_image(p) and p.outputs > 32 and (p.outputs <= most or p.taps >= 49))
+
+
+def _is_image(p: Problem) -> bool:
+    """Few channels, and a stride of no more than two."""
+    return p.inputs <= 4 and p.undoes_stride and p.every(lambda w: w.stride <= 2)
 
 
 def _has_small_patches(p: Problem) -> bool:
@@ -133,11 +137,14 @@ def _has_small_patches(p: Problem) -> bool:
 
 
 def _is_strided(p: Problem) -> bool:
-    """A stride whose phases fill up the taps, or nearly so with few channels on one side.
+    """A stride whose phases fill up the taps, or nearly so with few channels on one side, or any of
+    an image and not many outputs.
 
     9 taps of stride 4, 3 -> 32 channels on 2000 samples, take 0.08 ms by phases and 0.04 as they
     are; 5x5 taps of stride 2, 128 -> 96 on 16x20x22, filled up to 6x6, 4.8, as they are 4.0, and
-    3.2 by each phase; 24 -> 64 on 56x58 0.4 and 0.6; 3x3 of 26 -> 4 on 8x33x35, 0.12 and 0.29.
+    3.2 by each phase; 24 -> 64 on 56x58 0.4 and 0.6; 3x3 of 26 -> 4 on 8x33x35, 0.12 and 0.29. Of
+    an image 4x4 of stride 2, 4 -> 4 on 8x96x96, take 0.34 ms, folded 1.3, 3x3, 3 -> 32 on
+    8x112x112, 1.2 and 1.5, but 3 -> 64 2.1 and 1.4.
     """
     if not p.undoes_stride or p.products < 2**20:
         return False
@@ -146,7 +153,8 @@ def _is_strided(p: Problem) -> bool:
     if p.rank == 1:
         return filled == p.taps or (nearly and p.outputs < 128)
     is_light = p.positions >= 512 and p.inputs <= 32 and p.outputs <= 64
-    return filled == p.taps or p.outputs <= 16 or (nearly and is_light)
+    is_few = p.outputs <= (32 if _is_image(p) else 16)
+    return filled == p.taps or is_few or (nearly and is_light)
 
 
 def _has_phases(p: Problem) -> bool:
@@ -199,7 +207,7 @@ def _is_large(p: Problem) -> bool:
 
 
 def _is_large_folded(p: Problem) -> bool:
-    return _is_large(p) and _is_folded(p)
+    return _is_large(p) and (_is_folded(p) or _is_image(p))
 
 
 def _has_large_phases(p: Problem) -> bool:
