@@ -143,6 +143,25 @@ def poisoned_toeplitz() -> Gap:
     )
 
 
+def constant_integers() -> Gap:
+    """Integers that a program holds, and sums of which wrap around."""
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.integers(200, 256, shape, np.uint8) for shape in ((1, 6, 2), (3, 2, 4)))
+    seen = np.lib.stride_tricks.sliding_window_view(x.astype(int), 3, 1)
+
+    def held(conv: Callable[[Array, Array], Array]) -> Callable[[], Array]:
+        return lambda: jax.jit(lambda: conv(jnp.asarray(x), jnp.asarray(kernel)))().astype(int)
+
+    return Gap(
+        "convolution of constant integers in a jit, sums that wrap",
+        held(lambda x, kernel: lax.conv_general_dilated(
+            x, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+        )),
+        held(jconv.conv),
+        np.einsum("noct,tcm->nom", seen, kernel.astype(int)) % 256,
+    )  # fmt: skip
+
+
 def gaps() -> list[Gap]:
     """All of them."""
     return [
@@ -151,7 +170,8 @@ def gaps() -> list[Gap]:
         pooling("gradient of product pooling", 1.0, lax.mul, lambda x: x.prod(0), "prod_pool"),
         pooling("gradient of log-sum-exp pooling", -np.inf, jnp.logaddexp,
                 lambda x: jax.nn.logsumexp(x, 0), "logsumexp_pool"),
-        padded_far(), grouped_adjoint(), poisoned_patches(), poisoned_toeplitz(),
+        padded_far(), constant_integers(), grouped_adjoint(), poisoned_patches(),
+        poisoned_toeplitz(),
     ]  # fmt: skip
 
 
