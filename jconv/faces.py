@@ -74,7 +74,7 @@ def _part(platform: str, face: str, spec: Spec, a: Array, b: Array) -> Array:
     computed = partial(_on, platform, "auto", face, spec)
     method = taken(problem_of(face, spec, a, b), "auto", platform).method
     is_loop = platform == "cpu" and method == "lanes" and face == "input_adjoint"
-    return alone(computed)(a, b) if is_loop else computed(a, b)
+    return alone(computed, inlined=True)(a, b) if is_loop else computed(a, b)
 
 
 # What may copy all of its operand to rearrange or to pad it.

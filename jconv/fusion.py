@@ -125,18 +125,19 @@ def _single(y: Array) -> Array:
     return lax.optimization_barrier(jnp.broadcast_to(y, (*y.shape[:-1], 2)))[..., :1]
 
 
-def alone(f: Callable[..., Array]) -> Callable[..., Array]:
+def alone(f: Callable[..., Array], inlined: bool = False) -> Callable[..., Array]:
     """`f`, of which XLA computes what a call gives apart from all that reads it.
 
     Of parts of what `f` gives it would compute each alone: 7x7 taps in complex pairs took 8.4 ms
     and not 0.7. Barriers are gone before it fuses loops, but a call that is not inlined stays one.
+    So do the calls that `f` makes itself, unless they are `inlined`.
     """
 
-    def within(*arrays: Array) -> Array:
-        with set_xla_metadata(inlineable=None):  # of what it calls itself
+    def inside(*arrays: Array) -> Array:
+        with set_xla_metadata(inlineable=None):
             return f(*arrays)
 
-    traced_once = jax.jit(within)
+    traced_once = jax.jit(inside if inlined else f)
 
     def called(*arrays: Array) -> Array:
         with set_xla_metadata(inlineable="false"):

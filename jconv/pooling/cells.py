@@ -25,6 +25,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from jconv.fusion import alone, barrier, in_vectors, single
 from jconv.geometry import Window
@@ -330,7 +331,9 @@ def blocked_sum(
 
     def total() -> Array:
         phases = layout.woven > 0 and pieces is None
-        made = _sums(windows, term, layout, phases, pieces or all_cells(windows), [])
+        # What terms call is no part that is computed alone.
+        with set_xla_metadata(inlineable=None):
+            made = _sums(windows, term, layout, phases, pieces or all_cells(windows), [])
         assert made is not None
         return made
 
