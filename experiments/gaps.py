@@ -71,14 +71,18 @@ def pooling(question: str, start: float, combine, reduce: Callable, pool: str, d
     return Gap(question, lambda: slope(by_lax, x), lambda: slope(by_jconv, x), right)
 
 
+def conv_by_lax(x: Array, kernel: Array, padding: str | Sequence[tuple[int, int]]) -> Array:
+    """Of a signal, channels last."""
+    layout = "NWC", "WIO", "NWC"
+    return lax.conv_general_dilated(x, kernel, (1,), padding, dimension_numbers=layout)
+
+
 def padded_far() -> Gap:
     """The gradient in the input, padded by more than the kernel reaches."""
     x, kernel = dense(2, 16, 3), dense(3, 3, 32)
 
     def by_lax(x: Array) -> Array:
-        return lax.conv_general_dilated(
-            x, jnp.asarray(kernel, x.dtype), (1,), [(4, 0)], dimension_numbers=("NWC", "WIO", "NWC")
-        )
+        return conv_by_lax(x, jnp.asarray(kernel, x.dtype), [(4, 0)])
 
     with jax.enable_x64(True):
         right = np.asarray(slope(by_lax, x.astype(np.float64)))
@@ -154,12 +158,10 @@ def constant_integers() -> Gap:
 
     return Gap(
         "convolution of constant integers in a jit, sums that wrap",
-        held(lambda x, kernel: lax.conv_general_dilated(
-            x, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
-        )),
+        held(lambda x, kernel: conv_by_lax(x, kernel, "VALID")),
         held(jconv.conv),
         np.einsum("noct,tcm->nom", seen, kernel.astype(int)) % 256,
-    )  # fmt: skip
+    )
 
 
 def gaps() -> list[Gap]:

@@ -34,6 +34,7 @@ from jconv.layouts import (
     layout_of,
     operand,
     per_axis,
+    positive,
     require_sharding,
     transposed_padding,
 )
@@ -208,8 +209,7 @@ def conv_transpose(
             )
         dimension_numbers = DEFAULTS[lhs.ndim - 2].split()
     layout = layout_of(lhs.ndim, rhs.shape, dimension_numbers)
-    strides = per_axis("strides", strides, lhs.ndim - 2, least=None)
-    strides = dilations("strides", strides, lhs.ndim - 2)
+    strides = positive("strides", strides, lhs.ndim - 2)
     is_word = isinstance(padding, str) and padding in WORDS[:2]
     if checks.flag("use_consistent_padding", use_consistent_padding) or is_word:
         taps = [rhs.shape[axis] for axis in layout.rhs_spec[2:]]

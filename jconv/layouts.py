@@ -126,8 +126,12 @@ def per_axis(name: str, value: object, rank: int, least: int | None = 1) -> tupl
 
 
 def dilations(name: str, value: object, rank: int) -> tuple[int, ...]:
-    made = (1,) * rank if value is None else per_axis(name, value, rank, least=None)
-    if any(dilation < 1 for dilation in made):
+    return (1,) * rank if value is None else positive(name, value, rank)
+
+
+def positive(name: str, value: object, rank: int) -> tuple[int, ...]:
+    made = per_axis(name, value, rank, least=None)
+    if any(n < 1 for n in made):
         raise checks.mistyped(name, "hold ints of at least 1", value)
     return made
 

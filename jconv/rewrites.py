@@ -169,13 +169,11 @@ def common(w: Window) -> int:
 
 
 def _decimated(w: Window, g: int) -> Window:
-    if g == 1:
-        return w
     first = -w.low % g
     size, low = -(-(w.size - first) // g), (w.low + first) // g
     stride, dilation = w.stride // g, w.dilation // g
-    high = (w.out - 1) * stride + (w.taps - 1) * dilation + 1 - low - size
-    return Window(size, w.taps, stride, low, high, dilation)
+    made = dataclasses.replace(w, size=size, stride=stride, low=low, dilation=dilation)
+    return made.grown_to((w.out - 1) * stride + made.reach + 1)
 
 
 # ---------------------------------------------------------------- the first axis: its taps as

@@ -237,6 +237,10 @@ def _fewest_tiled(p: Problem) -> int:
     return max(most, 512) if p.inputs * p.outputs < 2**18 else max(4 * most, 1024)
 
 
+def _has_large_taps(p: Problem) -> bool:
+    return p.rank == 2 and p.is_undilated and p.taps > 64
+
+
 def _has_long_strides(p: Problem) -> bool:
     """Large taps of a stride that nearly divides them, as few taps of many channels.
 
@@ -245,9 +249,8 @@ def _has_long_strides(p: Problem) -> bool:
     7.8. Few channels may be filled up: 13x13 of 3, 3 -> 32 on 4x128x128, 2.5 and folded 4.0, 11x11
     of 5, 24 -> 24 on 2x112x112, 4.1 and by patches 2.7.
     """
-    is_large = p.rank == 2 and p.is_undilated and p.taps > 64
     is_filled = p.inputs <= 4 or 4 * filled_taps(p) <= 5 * p.taps
-    return is_large and is_filled and p.every(lambda w: 3 <= w.stride < w.taps)
+    return _has_large_taps(p) and is_filled and p.every(lambda w: 3 <= w.stride < w.taps)
 
 
 def _has_large_strided_taps(p: Problem) -> bool:
@@ -255,8 +258,7 @@ def _has_large_strided_taps(p: Problem) -> bool:
     5.3 ms, by patches 8.8 and folded 16, 9x9 of stride 2, 16 -> 32 on 4x64x64, 4.2 and 6.9, but 64
     -> 8, 26 and 13.
     """
-    is_large = p.rank == 2 and p.is_undilated and p.taps > 64
-    return is_large and not p.is_unit_stride and p.inputs <= 16
+    return _has_large_taps(p) and not p.is_unit_stride and p.inputs <= 16
 
 
 def _is_folded(p: Problem) -> bool:
